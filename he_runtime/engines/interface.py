@@ -1,0 +1,74 @@
+"""What every engine can do: the operations that a program is made of.
+
+A handle is the engine's own ciphertext or plaintext type. Every handle carries a level (rescales left) and a scale.
+All engines act on slot vectors of length `slots`; `rotate` by s is a rotation to the left: out[i] = in[(i + s) mod slots].
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.parameters import Parameters
+
+Ciphertext = TypeVar("Ciphertext")
+Plaintext = TypeVar("Plaintext")
+
+
+class Engine(Protocol[Ciphertext, Plaintext]):
+    """One way to execute a program. Operations never change their arguments and may be called from several threads."""
+
+    @property
+    def parameters(self) -> Parameters:
+        """The parameter set of every handle."""
+        ...
+
+    def level(self, ciphertext: Ciphertext) -> int:
+        """Rescales left."""
+        ...
+
+    def scale(self, ciphertext: Ciphertext) -> float:
+        """Scale of the encrypted values."""
+        ...
+
+    def encode(self, values: NDArray[np.float64], level: int, scale: float) -> Plaintext:
+        """Encode real slots. `values` may be shorter than `slots` if its length divides it: it is then repeated."""
+        ...
+
+    def rotate(self, ciphertext: Ciphertext, steps: Sequence[int]) -> list[Ciphertext]:
+        """Rotations of one ciphertext by several steps, sharing one decomposition. Step 0 returns the ciphertext itself."""
+        ...
+
+    def weighted_sum(self, ciphertexts: Sequence[Ciphertext], plaintexts: Sequence[Plaintext]) -> Ciphertext:
+        """Sum of ciphertexts[i]·plaintexts[i], all of one level and scale; the scales multiply; no rescale."""
+        ...
+
+    def product_sum(self, left: Sequence[Ciphertext], right: Sequence[Ciphertext]) -> Ciphertext:
+        """Sum of left[i]·right[i], all of one level, relinearised once; the scales multiply; no rescale."""
+        ...
+
+    def rescale(self, ciphertext: Ciphertext) -> Ciphertext:
+        """Divide by the last prime of the chain: one level less, scale divided by that prime."""
+        ...
+
+    def drop(self, ciphertext: Ciphertext, level: int) -> Ciphertext:
+        """Forget primes down to `level`; the scale stays."""
+        ...
+
+    def add(self, left: Ciphertext, right: Ciphertext) -> Ciphertext:
+        """Sum of two ciphertexts of the same level and scale (relative difference at most SCALE_TOLERANCE)."""
+        ...
+
+    def add_plain(self, ciphertext: Ciphertext, plaintext: Plaintext) -> Ciphertext:
+        """Sum of a ciphertext and a plaintext of the same level and scale."""
+        ...
+
+
+# Scales that differ by less than this add with an error far below the noise: 2**-36 of the value.
+SCALE_TOLERANCE = 2.0**-36
+
+
+def scales_agree(left: float, right: float) -> bool:
+    """Whether two scales may be added."""
+    return abs(left - right) <= SCALE_TOLERANCE * max(abs(left), abs(right))

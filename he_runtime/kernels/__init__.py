@@ -1,0 +1,1 @@
+"""Numba loops over residues: number-theoretic transform, key switching, products, encoding, seed expansion."""

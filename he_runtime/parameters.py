@@ -1,0 +1,194 @@
+"""Encryption parameters, and the security table that every one of them is held against.
+
+A ciphertext at level l lives modulo q_0 ... q_l: l rescales are left. Key switching is hybrid (Han and Ki 2020): the first
+primes are grouped in digits of `digit_size`, and the keys live modulo Q·P with P the product of the special primes.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+
+from he_runtime.errors import ParameterError
+from he_runtime.primes import primes_below, primes_nearest
+
+# log2 of the largest QP for 128 bits, classical, uniform ternary secret: Bossuat et al. 2024, ePrint 2024/463, table 5.2.
+# SEAL's own table is looser (881 at 32768) and ends at 32768; it is never what decides here.
+MAXIMUM_MODULUS_BITS_128 = {1024: 26, 2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868, 65536: 1747}
+
+FIRST_PRIME_BITS = 45  # holds the result: scale 36 bits, so values up to 2**8 decrypt
+SCALE_BITS = 36
+SPECIAL_PRIME_BITS = 45  # residues are exact in a float64 product with its error term only below 2**46
+KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 10 times worse (KERNELS.md)
+RING_DEGREES = (8192, 16384, 32768, 65536)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """One CKKS parameter set. Immutable and public; the same on client and server."""
+
+    ring_degree: int
+    """N, a power of two; a ciphertext holds N/2 slots."""
+    primes: tuple[int, ...]
+    """q_0 ... q_L: the ciphertext modulus chain, dropped from the last to the first."""
+    special_primes: tuple[int, ...]
+    """P = the product of these; used in keys only."""
+    digit_size: int
+    """Primes a key-switching digit groups."""
+    scale_bits: int
+    """log2 of the scale that the program keeps."""
+    insecure_test: bool = False
+    """Too small to be secure; nothing but tests may make or load one."""
+
+    def __post_init__(self) -> None:
+        degree = self.ring_degree
+        if degree & (degree - 1) or degree < 16:
+            raise ParameterError(f"ring degree {degree} is not a power of two of at least 16")
+        every = self.all_primes
+        if len(set(every)) != len(every) or any((p - 1) % (2 * degree) or p >> 46 for p in every):
+            raise ParameterError(f"the primes must be distinct, below 2**46 and 1 modulo {2 * degree}")
+        if not self.insecure_test:
+            bound = MAXIMUM_MODULUS_BITS_128.get(degree)
+            if bound is None:
+                raise ParameterError(
+                    f"N={degree} is not in the security table; known: {sorted(MAXIMUM_MODULUS_BITS_128)}"
+                )
+            if self.modulus_bits > bound:
+                raise ParameterError(
+                    f"log2(QP) is {self.modulus_bits:.1f}, N={degree} allows {bound} at 128 bits; use fewer levels or a larger ring"
+                )
+        largest = max(math.prod(digit) for digit in self.digits(self.maximum_level))
+        if math.log2(math.prod(self.special_primes)) < math.log2(largest) + KEY_SWITCH_MARGIN_BITS - 0.5:
+            raise ParameterError(
+                f"P must exceed the largest digit by {KEY_SWITCH_MARGIN_BITS} bits; use more special primes or smaller digits"
+            )
+
+    @property
+    def slots(self) -> int:
+        """Complex slots of one ciphertext: N/2."""
+        return self.ring_degree // 2
+
+    @property
+    def maximum_level(self) -> int:
+        """Level of a fresh ciphertext: rescales that it can take."""
+        return len(self.primes) - 1
+
+    @property
+    def all_primes(self) -> tuple[int, ...]:
+        """q_0 ... q_L, then the special primes: the row order of keys."""
+        return self.primes + self.special_primes
+
+    @property
+    def scale(self) -> float:
+        """The scale Δ of fresh ciphertexts and of every value that a program stores."""
+        return 2.0**self.scale_bits
+
+    @property
+    def modulus_bits(self) -> float:
+        """log2(QP): what the security table bounds."""
+        return math.log2(math.prod(self.all_primes))
+
+    def digits(self, level: int) -> list[tuple[int, ...]]:
+        """The primes q_0 ... q_level grouped in key-switching digits."""
+        primes = self.primes[: level + 1]
+        return [primes[i : i + self.digit_size] for i in range(0, len(primes), self.digit_size)]
+
+    def digit_count(self, level: int) -> int:
+        """Digits of a ciphertext at `level`: ceil((level + 1) / digit_size)."""
+        return -(-(level + 1) // self.digit_size)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON: names these parameters on the wire."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON value, read back by `from_json`."""
+        return {
+            "ring_degree": self.ring_degree,
+            "primes": list(self.primes),
+            "special_primes": list(self.special_primes),
+            "digit_size": self.digit_size,
+            "scale_bits": self.scale_bits,
+            "insecure_test": self.insecure_test,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, object], *, allow_insecure_test: bool = False) -> "Parameters":
+        """Read what `to_json` wrote; refuses an insecure set unless a test asks for it."""
+        try:
+            parameters = cls(
+                ring_degree=_integer(value["ring_degree"]),
+                primes=_integers(value["primes"]),
+                special_primes=_integers(value["special_primes"]),
+                digit_size=_integer(value["digit_size"]),
+                scale_bits=_integer(value["scale_bits"]),
+                insecure_test=bool(value["insecure_test"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParameterError(f"not a parameter set: {error!r}; expected the fields of Parameters.to_json") from None
+        if parameters.insecure_test and not allow_insecure_test:
+            raise ParameterError("these parameters are marked insecure_test; only tests may load them")
+        return parameters
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is not an integer")
+    return value
+
+
+def _integers(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return tuple(_integer(item) for item in value)
+
+
+def special_prime_count(digit_size: int) -> int:
+    """Special primes that a digit size needs: P must exceed q_0·q^(digit_size-1) by the margin."""
+    largest_digit_bits = FIRST_PRIME_BITS + (digit_size - 1) * SCALE_BITS
+    return -(-(largest_digit_bits + KEY_SWITCH_MARGIN_BITS) // SPECIAL_PRIME_BITS)
+
+
+def default_digit_size(ring_degree: int) -> int:
+    """Digit size by ring: larger rings hold longer chains, which fewer, larger digits switch faster."""
+    return {8192: 2, 16384: 2, 32768: 3, 65536: 6}.get(ring_degree, 2)
+
+
+def levels_offered(ring_degree: int) -> int:
+    """Largest level that N offers at 128 bits with the default chain; at most 0 where nothing fits."""
+    count = special_prime_count(default_digit_size(ring_degree))
+    free = MAXIMUM_MODULUS_BITS_128[ring_degree] - FIRST_PRIME_BITS - count * SPECIAL_PRIME_BITS
+    return max(free // SCALE_BITS, 0)
+
+
+def make_parameters(ring_degree: int, levels: int, *, insecure_test: bool = False) -> Parameters:
+    """The default chain for N: one first prime, `levels` primes near the scale, special primes for the digit size."""
+    digit_size = default_digit_size(ring_degree)
+    count = special_prime_count(digit_size)
+    large = primes_below(FIRST_PRIME_BITS, ring_degree, count + 1)
+    return Parameters(
+        ring_degree=ring_degree,
+        primes=(large[-1], *primes_nearest(SCALE_BITS, ring_degree, levels, large)),
+        special_primes=large[:count],
+        digit_size=digit_size,
+        scale_bits=SCALE_BITS,
+        insecure_test=insecure_test,
+    )
+
+
+def smallest_parameters(levels: int, slots: int) -> tuple[Parameters, list[str]]:
+    """The smallest ring with room for `levels` and `slots`, and one line for each ring that was too small.
+
+    Raises ParameterError, naming every ring's shortfall, when none fits.
+    """
+    refusals = []
+    for ring_degree in RING_DEGREES:
+        offered = levels_offered(ring_degree)
+        if ring_degree // 2 < slots:
+            refusals.append(f"N={ring_degree}: needs {slots} slots, N={ring_degree} offers {ring_degree // 2}")
+        elif offered < levels:
+            refusals.append(f"N={ring_degree}: needs {levels} levels, N={ring_degree} offers {offered}")
+        else:
+            return make_parameters(ring_degree, levels), refusals
+    raise ParameterError("no ring fits: " + "; ".join(refusals))
