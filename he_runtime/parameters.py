@@ -50,9 +50,7 @@ class Parameters:
         if not self.insecure_test:
             bound = MAXIMUM_MODULUS_BITS_128.get(degree)
             if bound is None:
-                raise ParameterError(
-                    f"N={degree} is not in the security table; known: {sorted(MAXIMUM_MODULUS_BITS_128)}"
-                )
+                raise ParameterError(f"N={degree} is not in the security table {sorted(MAXIMUM_MODULUS_BITS_128)}")
             if self.modulus_bits > bound:
                 raise ParameterError(
                     f"log2(QP) is {self.modulus_bits:.1f}, N={degree} allows {bound} at 128 bits; use fewer levels or a larger ring"

@@ -1,0 +1,335 @@
+"""Reading a bundle: the directory in which a trained model reaches the encrypted runtime.
+
+Every file is checked against the manifest's SHA-256 before it is used. The client half is a bundle of its own that lacks
+`server.safetensors`.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.numpy import load as load_tensors
+
+from he_runtime.errors import BundleError, RangeError
+
+FORMAT_VERSION = 1
+CLIENT_FILES = ("config.json", "client.safetensors", "tokenizer.json")
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Task(_Strict):
+    """What the model answers."""
+
+    name: str
+    kind: Literal["classification", "regression"]
+    labels: tuple[str, ...]
+    pair: bool
+
+
+class Architecture(_Strict):
+    """Shape of the encoder."""
+
+    layers: Annotated[int, Field(ge=1, le=64)]
+    hidden: Annotated[int, Field(ge=2, le=8192)]
+    heads: Annotated[int, Field(ge=1, le=256)]
+    intermediate: Annotated[int, Field(ge=2, le=65536)]
+    vocabulary: Annotated[int, Field(ge=1)]
+    positions: Annotated[int, Field(ge=1)]
+    token_types: Annotated[int, Field(ge=1)]
+    embedding_norm_epsilon: Positive
+
+    @property
+    def head_size(self) -> int:
+        """Features of one head."""
+        return self.hidden // self.heads
+
+
+class Replacements(_Strict):
+    """The polynomial that stands for each operation."""
+
+    softmax: Literal["quadratic", "linear"]
+    activation: Literal["quadratic"]
+    norm: Literal["affine_centred"]
+    pooler: Literal["linear"]
+
+
+class LayerRanges(_Strict):
+    """Largest absolute values allowed at the points of one layer (calibrated, margin included)."""
+
+    query: Positive
+    key: Positive
+    value: Positive
+    score: Positive
+    attention: Positive
+    context: Positive
+    residual: Positive
+    preactivation: Positive
+    activation: Positive
+    output: Positive
+
+
+class Ranges(_Strict):
+    """Largest absolute values allowed anywhere in the model."""
+
+    embedding: Positive
+    logits: Positive
+    layers: tuple[LayerRanges, ...]
+
+
+class BundleConfig(BaseModel):
+    """config.json; accuracy and provenance are free-form."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    format: Literal["thex-bundle"]
+    format_version: Literal[1]
+    name: str
+    task: Task
+    architecture: Architecture
+    replacements: Replacements
+    buckets: tuple[int, ...]
+    ranges: Ranges
+    accuracy: dict[str, object] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One encoder layer, float64. Matrices act on row vectors: y = x·W + b, so shapes are [in, out]."""
+
+    query: NDArray[np.float64]
+    query_bias: NDArray[np.float64]
+    key: NDArray[np.float64]
+    key_bias: NDArray[np.float64]
+    value: NDArray[np.float64]
+    value_bias: NDArray[np.float64]
+    attention_output: NDArray[np.float64]
+    attention_output_bias: NDArray[np.float64]
+    up: NDArray[np.float64]
+    up_bias: NDArray[np.float64]
+    down: NDArray[np.float64]
+    down_bias: NDArray[np.float64]
+    attention_coefficients: NDArray[np.float64]  # [heads, 3]: a, b, c of a·S² + b·S + c
+    activation_coefficients: NDArray[np.float64]  # [intermediate, 3], highest degree first
+    attention_norm: NDArray[np.float64]
+    attention_norm_bias: NDArray[np.float64]
+    output_norm: NDArray[np.float64]
+    output_norm_bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EncoderWeights:
+    """Everything that the server's program is made from."""
+
+    architecture: Architecture
+    replacements: Replacements
+    layers: tuple[LayerWeights, ...]
+    pooler: NDArray[np.float64]
+    pooler_bias: NDArray[np.float64]
+    classifier: NDArray[np.float64]
+    classifier_bias: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ClientHalf:
+    """The public half of a bundle, verified against its digests: what turns text into numbers and numbers into labels."""
+
+    directory: Path
+    config: BundleConfig
+
+    @classmethod
+    def open(cls, directory: Path) -> "ClientHalf":
+        """Read and verify; BundleError names the file that is missing or damaged."""
+        _verify(directory, CLIENT_FILES)
+        return cls(directory, _read_config(directory))
+
+    @cached_property
+    def _embeddings(self) -> dict[str, NDArray[np.float64]]:
+        architecture = self.config.architecture
+        hidden = architecture.hidden
+        return _tensors(
+            self.directory / "client.safetensors",
+            {
+                "embeddings.word": (architecture.vocabulary, hidden),
+                "embeddings.position": (architecture.positions, hidden),
+                "embeddings.token_type": (architecture.token_types, hidden),
+                "embeddings.norm.weight": (hidden,),
+                "embeddings.norm.bias": (hidden,),
+            },
+        )
+
+    def embed(self, token_ids: list[int], token_types: list[int] | None = None) -> NDArray[np.float64]:
+        """Embedding lookup and its exact LayerNorm: float64 [tokens, hidden].
+
+        Raises RangeError when a value leaves the calibrated range, ValueError when there are too many tokens.
+        """
+        tables = self._embeddings
+        architecture = self.config.architecture
+        types = token_types or [0] * len(token_ids)
+        if not 0 < len(token_ids) <= architecture.positions or len(types) != len(token_ids):
+            raise ValueError(f"{len(token_ids)} tokens; the model takes 1 to {architecture.positions}")
+        if min(token_ids) < 0 or max(token_ids) >= architecture.vocabulary:
+            raise ValueError(f"token id outside the vocabulary of {architecture.vocabulary}")
+        total = (
+            tables["embeddings.word"][token_ids]
+            + tables["embeddings.position"][: len(token_ids)]
+            + tables["embeddings.token_type"][types]
+        )
+        centred = total - total.mean(axis=1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + architecture.embedding_norm_epsilon)
+        embedded = centred / deviation * tables["embeddings.norm.weight"] + tables["embeddings.norm.bias"]
+        largest = float(np.abs(embedded).max())
+        if not largest <= self.config.ranges.embedding:
+            raise RangeError(
+                f"an embedding value of {largest:.3g} is outside the calibrated range ±{self.config.ranges.embedding:.3g}; "
+                "this text is unlike what the model was calibrated on, so no label is given"
+            )
+        return np.asarray(embedded, np.float64)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A whole bundle, verified against its digests."""
+
+    directory: Path
+    config: BundleConfig
+    digest: str
+    """SHA-256 of manifest.json: names this exact model."""
+
+    @classmethod
+    def open(cls, directory: Path) -> "Bundle":
+        """Read and verify every file; BundleError names the one that is missing or damaged."""
+        directory = Path(directory)
+        _verify(directory, (*CLIENT_FILES, "server.safetensors"))
+        digest = hashlib.sha256((directory / "manifest.json").read_bytes()).hexdigest()
+        return cls(directory, _read_config(directory), digest)
+
+    @property
+    def client_half(self) -> ClientHalf:
+        """The part a client may see."""
+        return ClientHalf(self.directory, self.config)
+
+    def client_half_files(self) -> dict[str, Path]:
+        """Files to hand to a client, by name."""
+        return {name: self.directory / name for name in (*CLIENT_FILES, "manifest.json")}
+
+    def weights(self) -> EncoderWeights:
+        """The encoder's weights, float64, shapes checked against config.json."""
+        architecture = self.config.architecture
+        hidden, wide, classes = architecture.hidden, architecture.intermediate, max(1, len(self.config.task.labels))
+        shapes: dict[str, tuple[int, ...]] = {
+            "pooler.weight": (hidden, hidden),
+            "pooler.bias": (hidden,),
+            "classifier.weight": (classes, hidden),
+            "classifier.bias": (classes,),
+        }
+        for layer in range(architecture.layers):
+            for name, outputs, inputs in (
+                ("query", hidden, hidden),
+                ("key", hidden, hidden),
+                ("value", hidden, hidden),
+                ("attention_output", hidden, hidden),
+                ("up", wide, hidden),
+                ("down", hidden, wide),
+            ):
+                shapes[f"layers.{layer}.{name}.weight"] = (outputs, inputs)
+                shapes[f"layers.{layer}.{name}.bias"] = (outputs,)
+            for name in ("attention_norm", "output_norm"):
+                shapes[f"layers.{layer}.{name}.weight"] = (hidden,)
+                shapes[f"layers.{layer}.{name}.bias"] = (hidden,)
+            shapes[f"layers.{layer}.attention.coefficients"] = (architecture.heads, 3)
+            shapes[f"layers.{layer}.activation.coefficients"] = (wide, 3)
+        tensors = _tensors(self.directory / "server.safetensors", shapes)
+        return EncoderWeights(
+            architecture,
+            self.config.replacements,
+            tuple(_layer(tensors, layer) for layer in range(architecture.layers)),
+            tensors["pooler.weight"].T,
+            tensors["pooler.bias"],
+            tensors["classifier.weight"].T,
+            tensors["classifier.bias"],
+        )
+
+
+def _layer(tensors: dict[str, NDArray[np.float64]], layer: int) -> LayerWeights:
+    def of(name: str) -> NDArray[np.float64]:
+        return tensors[f"layers.{layer}.{name}"]
+
+    return LayerWeights(
+        query=of("query.weight").T,
+        query_bias=of("query.bias"),
+        key=of("key.weight").T,
+        key_bias=of("key.bias"),
+        value=of("value.weight").T,
+        value_bias=of("value.bias"),
+        attention_output=of("attention_output.weight").T,
+        attention_output_bias=of("attention_output.bias"),
+        up=of("up.weight").T,
+        up_bias=of("up.bias"),
+        down=of("down.weight").T,
+        down_bias=of("down.bias"),
+        attention_coefficients=of("attention.coefficients"),
+        activation_coefficients=of("activation.coefficients"),
+        attention_norm=of("attention_norm.weight"),
+        attention_norm_bias=of("attention_norm.bias"),
+        output_norm=of("output_norm.weight"),
+        output_norm_bias=of("output_norm.bias"),
+    )
+
+
+def _verify(directory: Path, names: tuple[str, ...]) -> None:
+    try:
+        manifest = json.loads((directory / "manifest.json").read_bytes())
+        listed = {name: (str(entry["sha256"]), int(entry["bytes"])) for name, entry in manifest["files"].items()}
+        known = manifest["format"] == "thex-bundle-manifest" and manifest["format_version"] == FORMAT_VERSION
+    except FileNotFoundError:
+        raise BundleError(f"{directory} is not a bundle: it has no manifest.json; `thex train` writes one") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BundleError(f"{directory / 'manifest.json'} is damaged; export the bundle again") from None
+    if not known:
+        raise BundleError(f"{directory} is of another format than thex-bundle version {FORMAT_VERSION}")
+    for name in names:
+        if name not in listed or not (directory / name).is_file():
+            raise BundleError(f"{directory} lacks {name}; export the bundle again")
+        content = (directory / name).read_bytes()
+        if (hashlib.sha256(content).hexdigest(), len(content)) != listed[name]:
+            raise BundleError(f"{directory / name} differs from its digest in manifest.json; the bundle is damaged")
+
+
+def _read_config(directory: Path) -> BundleConfig:
+    try:
+        config = BundleConfig.model_validate_json((directory / "config.json").read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise BundleError(f"{directory / 'config.json'}: {where or 'document'}: {first['msg']}") from None
+    if config.architecture.hidden % config.architecture.heads:
+        raise BundleError(f"{config.architecture.heads} heads do not divide {config.architecture.hidden} features")
+    if len(config.ranges.layers) != config.architecture.layers:
+        raise BundleError("config.json has ranges for another number of layers than the architecture")
+    if not config.buckets or any(bucket < 1 or bucket & (bucket - 1) for bucket in config.buckets):
+        raise BundleError(f"buckets {config.buckets} are not powers of two")
+    return config
+
+
+def _tensors(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[np.float64]]:
+    loaded = load_tensors(path.read_bytes())
+    tensors = {}
+    for name, shape in shapes.items():
+        if name not in loaded:
+            raise BundleError(f"{path} lacks the tensor {name}")
+        if loaded[name].shape != shape:
+            raise BundleError(f"{path}: {name} has shape {loaded[name].shape}, config.json says {shape}")
+        tensors[name] = loaded[name].astype(np.float64)
+        if not np.isfinite(tensors[name]).all():
+            raise BundleError(f"{path}: {name} holds a value that is not finite")
+    return tensors

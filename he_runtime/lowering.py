@@ -1,0 +1,321 @@
+"""Lowering: a folded network becomes a program, one bucket of tokens at a time.
+
+Every layer: matrix products by diagonals with baby and giant steps (Halevi and Shoup 2014); scores one token shift at a time,
+summed over a head's features by log2(d) rotations; the attention polynomial; the sum over tokens; then both halves of the
+feed-forward block, whose down-projection is folded into whatever reads it. The last layer works for the first token only.
+
+Depth with quadratic attention: 6 levels a layer, and 2 more for the last layer's broadcast and for the logits.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.errors import PlanError
+from he_runtime.layout import Layout, power_of_two
+from he_runtime.network import Affine, Layer, Network
+from he_runtime.parameters import Parameters
+from he_runtime.program import Program, ProgramBuilder, Value
+
+Array = NDArray[np.float64]
+Blocks = list[Value]
+"""One tensor of width W: a ciphertext for each token block."""
+
+# Token shifts are reached as 8·b + a, so that 7 + T/8 keys serve T shifts instead of T - 1.
+SHIFT_GROUP = 8
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Padded sizes of a network."""
+
+    hidden: int
+    heads: int
+    head_size: int
+    padded_heads: int
+    padded_head_size: int
+    intermediate: int
+    width: int
+    """W: the power of two that holds a hidden row and an attention row."""
+
+    @classmethod
+    def of(cls, network: Network) -> "Shape":
+        """Sizes of the network, padded to powers of two."""
+        first = network.layers[0]
+        hidden, attention = len(first.context.bias), len(first.query.bias)
+        heads = network.heads
+        size = attention // heads
+        padded_heads, padded_size = power_of_two(heads), power_of_two(size)
+        width = max(power_of_two(hidden), padded_heads * padded_size)
+        return cls(hidden, heads, size, padded_heads, padded_size, len(first.up.bias), width)
+
+    @property
+    def wide_blocks(self) -> int:
+        """Ciphertexts that hold the feed-forward features of one token block."""
+        return -(-self.intermediate // self.width)
+
+    def attention_positions(self) -> NDArray[np.int64]:
+        """Where feature h·d + k of a head-contiguous tensor lies: heads are interleaved, at k·heads + h.
+
+        A sum over one head is then a sum over a stride, the same for all heads, and comes out broadcast.
+        """
+        features = np.arange(self.heads * self.head_size)
+        return (features % self.head_size) * self.padded_heads + features // self.head_size
+
+
+def levels_needed(network: Network) -> int:
+    """Levels of the program: what a fresh ciphertext must offer."""
+    levels = 1  # logits
+    for index, layer in enumerate(network.layers):
+        quadratic = bool(layer.attention[:, 0].any())
+        last = index == len(network.layers) - 1
+        # matrix, (broadcast of the first token's query,) score, (square,) sum over tokens, up-projection, activation
+        levels += 5 + quadratic + last
+    return levels
+
+
+def input_names(layout: Layout) -> list[tuple[str, str]]:
+    """Names of the ciphertexts a client sends: for each token block its embeddings and its mask."""
+    return [(f"embeddings.{block}", f"mask.{block}") for block in range(layout.blocks)]
+
+
+def lower(network: Network, parameters: Parameters, bucket: int) -> Program:
+    """The program of one bucket. PlanError when it does not fit the parameters."""
+    needed = levels_needed(network)
+    if needed > parameters.maximum_level:
+        raise PlanError(f"needs {needed} levels, N={parameters.ring_degree} offers {parameters.maximum_level} here")
+    return _Lowering(network, parameters, bucket).program()
+
+
+class _Lowering:
+    """State of one lowering: the builder and the sizes."""
+
+    def __init__(self, network: Network, parameters: Parameters, bucket: int) -> None:
+        self.network = network
+        self.shape = Shape.of(network)
+        self.layout = Layout(parameters.slots, self.shape.width, bucket)
+        self.builder = ProgramBuilder(parameters)
+        self.scale = parameters.scale
+        self.positions = self.shape.attention_positions()
+        self.baby_steps = 1 << math.ceil(math.log2(self.shape.width) / 2)
+
+    def program(self) -> Program:
+        builder, layout = self.builder, self.layout
+        builder.stage = "input"
+        top = levels_needed(self.network)
+        names = input_names(layout)
+        state: list[Blocks] = [[builder.input(embeddings, top) for embeddings, _ in names]]
+        mask = [builder.input(mask_name, top - 1) for _, mask_name in names]
+        for index, layer in enumerate(self.network.layers):
+            name = f"layer {index + 1}"
+            if index < len(self.network.layers) - 1:
+                state = self._layer(name, layer, state, mask)
+            else:
+                state = self._last_layer(name, layer, state, mask)
+        builder.stage = "logits"
+        (logits,) = self._matrix([[blocks[0]] for blocks in state], self._split(self.network.classifier), repeat=False)
+        builder.output("logits", logits[0])
+        return builder.build()
+
+    # --- one layer -------------------------------------------------------------------------------------------------
+
+    def _layer(self, name: str, layer: Layer, state: list[Blocks], mask: Blocks) -> list[Blocks]:
+        """All tokens. 6 levels with quadratic attention, 5 with linear."""
+        builder = self.builder
+        builder.stage = f"{name}: query, key, value"
+        maps = [self._columns(layer.query), self._columns(layer.key)]
+        if layer.stream is None:
+            x = state[0]
+            query, key, value = self._matrix([x], [*self._inputs(maps), *self._inputs([self._columns(layer.value)])])
+        else:
+            stream = self._split(layer.stream)
+            query, key, x = self._matrix(state, [*self._inputs(maps), *stream])
+            (value,) = self._matrix([x], self._inputs([self._columns(layer.value)]))
+        value = self._masked(value, mask)
+        context = self._attention(name, layer, query, key, value)
+        return self._feed_forward(name, layer, context, x)
+
+    def _attention(self, name: str, layer: Layer, query: Blocks, key: Blocks, value: Blocks) -> Blocks:
+        """context[i] = sum over token shifts of polynomial(query[i]·shifted key)·shifted value. 3 levels (linear: 2)."""
+        builder, layout = self.builder, self.layout
+        group = min(SHIFT_GROUP, layout.block_tokens)
+        # The values wait for the scores; dropped to their level first, they are rotated where that is cheapest.
+        meeting = query[0].level - 1 - bool(layer.attention[:, 0].any())
+        value = [builder.drop(part, meeting) for part in value]
+        totals: list[list[Value]] = [[] for _ in query]
+        for keys, values in zip(key, value, strict=True):
+            coarse = [group * layout.row * b for b in range(layout.block_tokens // group)]
+            fine = [layout.row * a for a in range(group)]
+            builder.stage = f"{name}: token shifts"
+            for key_group, value_group in zip(
+                builder.rotate(keys, coarse), builder.rotate(values, coarse), strict=True
+            ):
+                builder.stage = f"{name}: token shifts"
+                shifted_keys, shifted_values = builder.rotate(key_group, fine), builder.rotate(value_group, fine)
+                for i, queries in enumerate(query):
+                    builder.stage = f"{name}: scores"
+                    attention = [
+                        self._polynomial(layer, self._head_sum(builder.multiply([queries], [shifted])))
+                        for shifted in shifted_keys
+                    ]
+                    builder.stage = f"{name}: attention times value"
+                    totals[i].append(builder.product_sum(attention, shifted_values))
+        builder.stage = f"{name}: attention times value"
+        return [self._repeat(builder.rescale(builder.add(total))) for total in totals]
+
+    def _last_layer(self, name: str, layer: Layer, state: list[Blocks], mask: Blocks) -> list[Blocks]:
+        """Only what the first token needs: its query, broadcast, meets all keys at once. One level more."""
+        builder, layout = self.builder, self.layout
+        builder.stage = f"{name}: query, key, value"
+        first = [[blocks[0]] for blocks in state]
+        if layer.stream is None:
+            x = state[0]
+            (query,) = self._matrix(first, self._inputs([self._columns(layer.query)]))
+        else:
+            (x,) = self._matrix(state, self._split(layer.stream))
+            (query,) = self._matrix(first, self._inputs([self._columns(layer.query)]))
+        # The keys have a level to spare while the query is broadcast, so they are made from x, which is cheaper.
+        key_map = self._columns(layer.key)
+        key, value = self._matrix([x], self._inputs([key_map, self._columns(layer.value)]))
+        value = self._masked(value, mask)
+        builder.stage = f"{name}: broadcast of the first query"
+        chosen = builder.rescale(builder.weighted_sum(query, [layout.first_token_mask()], self.scale))
+        chosen = self._sum_over(chosen, [-layout.row << k for k in range(layout.block_tokens.bit_length() - 1)])
+        builder.stage = f"{name}: scores"
+        attention = [self._polynomial(layer, self._head_sum(builder.multiply([chosen], [keys]))) for keys in key]
+        builder.stage = f"{name}: attention times value"
+        context = builder.rescale(builder.product_sum(attention, value))
+        context = self._sum_over(context, [layout.row << k for k in range(layout.block_tokens.bit_length() - 1)])
+        return self._feed_forward(name, layer, [self._repeat(context)], x[:1])
+
+    def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks) -> list[Blocks]:
+        """The new state: z = x + context·Wo and u = (context·A + x·B + c)², in blocks of width W. 2 levels."""
+        if layer.up_from_context is None:
+            raise PlanError("the network must be folded before it is lowered")
+        builder = self.builder
+        builder.stage = f"{name}: feed-forward"
+        (own,) = self._inputs([self._rows(layer.context)])
+        residual_map = ([own[0][0], None], own[1])
+        wide = self._split(self._rows(layer.up_from_context))
+        share, *hidden = self._matrix([context, x], [residual_map, *wide])
+        builder.stage = f"{name}: residual and activation"
+        z = [builder.add([part, block]) for part, block in zip(share, x, strict=True)]
+        return [z, *([builder.multiply([t], [t]) for t in blocks] for blocks in hidden)]
+
+    # --- pieces ----------------------------------------------------------------------------------------------------
+
+    def _masked(self, value: Blocks, mask: Blocks) -> Blocks:
+        """Values times mask/n: zero for padding and in the second copy of every row. 1 level."""
+        return [self.builder.multiply([part], [m]) for part, m in zip(value, mask, strict=True)]
+
+    def _head_sum(self, product: Value) -> Value:
+        """Sum over each head's features, broadcast over them (first copy of a row)."""
+        strides = [self.shape.padded_heads << k for k in range(self.shape.padded_head_size.bit_length() - 1)]
+        return self._sum_over(product, strides)
+
+    def _polynomial(self, layer: Layer, score: Value) -> Value:
+        """(score + β)² + γ, or score + γ: what folding left of the attention polynomial. 1 level (linear: 0)."""
+        builder = self.builder
+        if layer.attention[:, 0].any():
+            score = builder.add_plain(score, self._head_vector(layer.score_shift))
+            score = builder.multiply([score], [score])
+        return builder.add_plain(score, self._head_vector(layer.attention[:, 2]))
+
+    def _head_vector(self, per_head: Array) -> Array:
+        padded = np.zeros(self.shape.padded_heads)
+        padded[: len(per_head)] = per_head
+        return self.layout.row_vector(np.tile(padded, self.shape.width // len(padded)), both_copies=False)
+
+    def _sum_over(self, value: Value, steps: Sequence[int]) -> Value:
+        for step in steps:
+            value = self.builder.add([value, *self.builder.rotate(value, [step])])
+        return value
+
+    def _repeat(self, value: Value) -> Value:
+        """Write the first copy of each row into the second, which must be zero."""
+        return self._sum_over(value, [-self.layout.width])
+
+    def _matrix(
+        self,
+        inputs: list[Blocks],
+        maps: "Sequence[tuple[list[Array | None], Array]]",
+        *,
+        repeat: bool = True,
+    ) -> list[Blocks]:
+        """One output for each map: sum over inputs of input·matrix, plus bias. Matrices are [W, W]. 1 level.
+
+        The baby steps of every input are rotated once and shared by all maps; the giant steps of one map are shared by all
+        inputs. The plaintexts are zero in the second copy of a row, so one more rotation repeats the result there.
+        """
+        builder = self.builder
+        outputs: list[Blocks] = [[] for _ in maps]
+        for block in range(len(inputs[0])):
+            level = min(blocks[block].level for blocks in inputs)
+            babies = [builder.rotate(builder.drop(blocks[block], level), range(self.baby_steps)) for blocks in inputs]
+            for output, (matrices, bias) in zip(outputs, maps, strict=True):
+                partial: list[Value] = []
+                for giant in range(0, self.shape.width, self.baby_steps):
+                    sums = [
+                        self._diagonal_sum(rotated, matrix, giant)
+                        for rotated, matrix in zip(babies, matrices, strict=True)
+                        if matrix is not None
+                    ]
+                    present = [value for value in sums if value is not None]
+                    if present:
+                        partial.extend(builder.rotate(builder.add(present), [giant]))
+                result = builder.rescale(builder.add(partial))
+                result = builder.add_plain(result, self.layout.row_vector(bias, both_copies=False))
+                output.append(self._repeat(result) if repeat else result)
+        return outputs
+
+    def _diagonal_sum(self, babies: Sequence[Value], matrix: Array, giant: int) -> Value | None:
+        """Sum over baby steps of rotated input times diagonal, the diagonals turned back by the giant step."""
+        features = np.arange(self.shape.width)
+        values, vectors = [], []
+        for baby, rotated in enumerate(babies):
+            diagonal = matrix[(features + giant + baby) % self.shape.width, features]
+            if diagonal.any():
+                values.append(rotated)
+                vectors.append(np.roll(self.layout.row_vector(diagonal, both_copies=False), giant))
+        return self.builder.weighted_sum(values, vectors, self.scale) if values else None
+
+    # --- matrices in slot order ------------------------------------------------------------------------------------
+
+    def _columns(self, affine: Affine) -> Affine:
+        """Outputs moved from head-contiguous to interleaved order."""
+        width = self.shape.width
+
+        def moved(matrix: Array) -> Array:
+            padded = np.zeros((*matrix.shape[:-1], width))
+            padded[..., self.positions] = matrix
+            return padded
+
+        return Affine(tuple(moved(matrix) for matrix in affine.matrices), moved(affine.bias))
+
+    def _rows(self, affine: Affine) -> Affine:
+        """Rows of the first matrix (which reads the attention's context) moved to interleaved order."""
+        padded = np.zeros((self.shape.width, affine.matrices[0].shape[1]))
+        padded[self.positions] = affine.matrices[0]
+        return Affine((padded, *affine.matrices[1:]), affine.bias)
+
+    def _inputs(self, maps: Sequence[Affine]) -> list[tuple[list[Array | None], Array]]:
+        """Maps with at most W outputs: every input cut in blocks of width W, each padded to [W, W]."""
+        return [part for affine in maps for part in self._split(affine)]
+
+    def _split(self, affine: Affine) -> list[tuple[list[Array | None], Array]]:
+        """One map for each block of W outputs; its matrices, one for each block of W inputs."""
+        width = self.shape.width
+        parts = []
+        for start in range(0, len(affine.bias), width):
+            matrices: list[Array | None] = []
+            for matrix in affine.matrices:
+                for row in range(0, matrix.shape[0], width):
+                    piece = matrix[row : row + width, start : start + width]
+                    padded = np.zeros((width, width))
+                    padded[: piece.shape[0], : piece.shape[1]] = piece
+                    matrices.append(padded)
+            parts.append((matrices, affine.bias[start : start + width]))
+        return parts

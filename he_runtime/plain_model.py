@@ -1,0 +1,46 @@
+"""The replaced model in numpy, float64, straight from its formulas: what the encrypted program is compared with."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.bundle import EncoderWeights, LayerWeights
+
+Array = NDArray[np.float64]
+
+
+def logits(weights: EncoderWeights, embedded: Array) -> Array:
+    """Logits float64 [classes] of one text. embedded: [tokens, hidden], without padding."""
+    hidden = embedded
+    for layer in weights.layers:
+        hidden = _encoder_layer(layer, weights.architecture.heads, hidden)
+    return np.asarray(
+        (hidden[0] @ weights.pooler + weights.pooler_bias) @ weights.classifier + weights.classifier_bias, np.float64
+    )
+
+
+def _encoder_layer(layer: LayerWeights, heads: int, x: Array) -> Array:
+    tokens, width = x.shape
+    size = width // heads
+
+    def split(y: Array) -> Array:  # [tokens, hidden] -> [heads, tokens, head size]
+        return y.reshape(tokens, heads, size).transpose(1, 0, 2)
+
+    query = split(x @ layer.query + layer.query_bias)
+    key = split(x @ layer.key + layer.key_bias)
+    value = split(x @ layer.value + layer.value_bias)
+    score = query @ key.transpose(0, 2, 1) / math.sqrt(size)
+    a, b, c = (layer.attention_coefficients[:, i, None, None] for i in range(3))
+    attention = (a * score**2 + b * score + c) / tokens
+    context = (attention @ value).transpose(1, 0, 2).reshape(tokens, width)
+    residual = x + context @ layer.attention_output + layer.attention_output_bias
+    normed = _affine_centred(residual, layer.attention_norm, layer.attention_norm_bias)
+    pre = normed @ layer.up + layer.up_bias
+    g2, g1, g0 = layer.activation_coefficients.T
+    active = g2 * pre**2 + g1 * pre + g0
+    return _affine_centred(normed + active @ layer.down + layer.down_bias, layer.output_norm, layer.output_norm_bias)
+
+
+def _affine_centred(x: Array, gamma: Array, beta: Array) -> Array:
+    return (x - x.mean(axis=1, keepdims=True)) * gamma + beta

@@ -1,0 +1,208 @@
+"""From a bundle to what server and client need: parameters, one program a bucket, keys, and the client's part of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.bundle import Bundle, EncoderWeights
+from he_runtime.errors import ParameterError, RangeError
+from he_runtime.folding import fold
+from he_runtime.layout import Layout
+from he_runtime.lowering import Shape, input_names, levels_needed, lower
+from he_runtime.network import network_of
+from he_runtime.parameters import Parameters, smallest_parameters
+from he_runtime.program import Program
+
+
+@dataclass(frozen=True)
+class BucketPlan:
+    """What a client must know of one bucket's program."""
+
+    bucket: int
+    input_levels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ClientPlan:
+    """All that a client needs to encrypt a request and read the answer. Public."""
+
+    parameters: Parameters
+    program_digest: str
+    keys: dict[int, int]
+    """Galois element (0: relinearisation) -> level."""
+    width: int
+    outputs: int
+    """Logits in the answer."""
+    logit_range: float
+    buckets: dict[int, BucketPlan]
+
+    def bucket_for(self, tokens: int) -> int:
+        """The smallest bucket that holds so many tokens. Raises ValueError when none does."""
+        fitting = [bucket for bucket in self.buckets if bucket >= tokens]
+        if not fitting:
+            raise ValueError(f"the text has {tokens} tokens; this model takes at most {max(self.buckets)}: shorten it")
+        return min(fitting)
+
+    def layout(self, bucket: int) -> Layout:
+        """Where the numbers of this bucket lie."""
+        return Layout(self.parameters.slots, self.width, bucket)
+
+    def pack(self, bucket: int, embedded: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Slots of every input of the program, [slots] float64 each. embedded: [tokens, hidden]."""
+        layout = self.layout(bucket)
+        tokens = len(embedded)
+        # The client knows the number of tokens, so the mean over them is a mask that it has divided already.
+        mask = np.full((tokens, layout.width), 1.0 / tokens)
+        packed = {}
+        blocks = zip(layout.pack(embedded), layout.pack(mask, both_copies=False), strict=True)
+        for (embeddings_name, mask_name), (embeddings, mask_block) in zip(input_names(layout), blocks, strict=True):
+            packed[embeddings_name] = embeddings
+            packed[mask_name] = mask_block
+        return packed
+
+    def unpack(self, bucket: int, slots: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Logits float64 [outputs] of a decrypted answer. RangeError when they cannot be an honest answer."""
+        logits = self.layout(bucket).unpack_row(slots, self.outputs)
+        largest = float(np.abs(logits).max()) if np.isfinite(logits).all() else float("inf")
+        if not largest <= self.logit_range:
+            raise RangeError(
+                f"a result of {largest:.3g} is outside the calibrated range ±{self.logit_range:.3g}: values inside the "
+                "model left their range on this text, so no label is given"
+            )
+        return logits
+
+    def to_json(self) -> dict[str, object]:
+        """Plain JSON value."""
+        return {
+            "format": "thex-client-plan",
+            "format_version": 1,
+            "parameters": self.parameters.to_json(),
+            "program_digest": self.program_digest,
+            "keys": {str(element): level for element, level in sorted(self.keys.items())},
+            "width": self.width,
+            "outputs": self.outputs,
+            "logit_range": self.logit_range,
+            "buckets": {str(bucket): plan.input_levels for bucket, plan in sorted(self.buckets.items())},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object], *, allow_insecure_test: bool = False) -> "ClientPlan":
+        """Read what a server sent. ParameterError for anything that this client would not compute with."""
+        try:
+            if value["format"] != "thex-client-plan" or value["format_version"] != 1:
+                raise ParameterError("the server sent a plan of another format; update the client or the server")
+            parameters = Parameters.from_json(_object(value["parameters"]), allow_insecure_test=allow_insecure_test)
+            keys = {int(element): _natural(level) for element, level in _object(value["keys"]).items()}
+            buckets = {
+                int(bucket): BucketPlan(int(bucket), {name: _natural(level) for name, level in _object(levels).items()})
+                for bucket, levels in _object(value["buckets"]).items()
+            }
+            plan = cls(
+                parameters,
+                str(value["program_digest"]),
+                keys,
+                _natural(value["width"]),
+                _natural(value["outputs"]),
+                float(str(value["logit_range"])),
+                buckets,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ParameterError(f"the server's plan is not one: {error!r}") from None
+        levels = [*keys.values(), *(level for b in buckets.values() for level in b.input_levels.values())]
+        if not buckets or any(level > parameters.maximum_level for level in levels):
+            raise ParameterError("the server's plan asks for levels that its parameters do not have")
+        if any((element % 2 == 0 and element) or element >= 2 * parameters.ring_degree for element in keys):
+            raise ParameterError("the server's plan asks for keys that do not exist")
+        return plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A planned model: everything but keys and ciphertexts."""
+
+    parameters: Parameters
+    refusals: tuple[str, ...]
+    """Why each smaller ring did not do."""
+    levels: int
+    shape: Shape
+    programs: dict[int, Program]
+    """Bucket -> program."""
+    digest: str
+    """SHA-256 over bundle, parameters and programs: client and server must agree on it."""
+    logit_range: float
+    outputs: int
+
+    @property
+    def keys(self) -> dict[int, int]:
+        """Galois element (0: relinearisation) -> highest level, over all buckets."""
+        return merged_keys(self.programs)
+
+    def client_plan(self) -> ClientPlan:
+        """The client's part."""
+        buckets = {
+            bucket: BucketPlan(bucket, {name: value.level for name, value in program.inputs.items()})
+            for bucket, program in self.programs.items()
+        }
+        return ClientPlan(
+            self.parameters, self.digest, self.keys, self.shape.width, self.outputs, self.logit_range, buckets
+        )
+
+
+def merged_keys(programs: Mapping[int, Program]) -> dict[int, int]:
+    """Keys that serve all the programs."""
+    keys: dict[int, int] = {}
+    for program in programs.values():
+        for element, level in program.keys.items():
+            keys[element] = max(keys.get(element, 0), level)
+    return keys
+
+
+def plan_weights(
+    weights: EncoderWeights,
+    buckets: tuple[int, ...],
+    *,
+    logit_range: float,
+    model_digest: str,
+    parameters: Parameters | None = None,
+) -> Plan:
+    """Fold, choose the smallest ring that fits (unless given), and lower every bucket."""
+    network = fold(network_of(weights))
+    shape, levels = Shape.of(network), levels_needed(network)
+    refusals: list[str] = []
+    if parameters is None:
+        parameters, refusals = smallest_parameters(levels, 2 * shape.width)
+    programs = {bucket: lower(network, parameters, bucket) for bucket in buckets}
+    digest = hashlib.sha256(f"thex-program-1\n{model_digest}\n{parameters.digest}\n".encode())
+    for bucket, program in sorted(programs.items()):
+        digest.update(json.dumps([bucket, sorted(program.keys.items()), len(program.operations)]).encode())
+        for operation in program.operations:
+            digest.update(repr((operation.kind, operation.inputs, operation.outputs, operation.steps)).encode())
+    outputs = len(weights.classifier_bias)
+    return Plan(parameters, tuple(refusals), levels, shape, programs, digest.hexdigest(), logit_range, outputs)
+
+
+def plan_bundle(bundle: Bundle, buckets: tuple[int, ...] | None = None) -> Plan:
+    """The plan of a bundle for its own buckets, or for some of them."""
+    config = bundle.config
+    return plan_weights(
+        bundle.weights(),
+        buckets or config.buckets,
+        logit_range=config.ranges.logits,
+        model_digest=bundle.digest,
+    )
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+def _natural(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{value!r} is not a natural number")
+    return value

@@ -1,0 +1,265 @@
+"""A program: the operations on ciphertexts, each with its level and scale, planned before anything is encrypted.
+
+Pure Python and numpy; no crypto. `ProgramBuilder` appends operations, works out the level and scale of every value, aligns
+operands, and refuses what real CKKS would compute wrongly. Values are numbered in the order in which they are made.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.engines.interface import scales_agree
+from he_runtime.errors import PlanError
+from he_runtime.parameters import Parameters
+
+RELINEARISATION = 0
+"""Galois element that stands for the relinearisation key."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One ciphertext of the program."""
+
+    identity: int
+    level: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One plaintext: real slots (repeated to fill the ciphertext), to be encoded at this level and scale."""
+
+    values: NDArray[np.float64]
+    level: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One engine call. `kind` is its name in the Engine interface; `stage` says which part of the model it belongs to."""
+
+    kind: str
+    stage: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    level: int = 0
+    """Level at which the operation works (that of its operands)."""
+    target_level: int = 0
+    """Level of the results."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Operations in an order that respects their dependencies."""
+
+    parameters: Parameters
+    inputs: dict[str, Value]
+    outputs: dict[str, Value]
+    operations: tuple[Operation, ...]
+    constants: tuple[Constant, ...]
+
+    @property
+    def keys(self) -> dict[int, int]:
+        """Galois element (0: relinearisation) -> the highest level it is needed at."""
+        needed: dict[int, int] = {}
+        for operation in self.operations:
+            for element in key_elements(operation, self.parameters):
+                needed[element] = max(needed.get(element, 0), operation.level)
+        return needed
+
+    def last_use(self) -> dict[int, int]:
+        """Value -> number of operations that read it, so that an executor can free it after the last."""
+        uses: Counter[int] = Counter()
+        for operation in self.operations:
+            uses.update(set(operation.inputs))
+        return dict(uses)
+
+    def counts(self) -> dict[str, Counter[str]]:
+        """Stage -> operation kind -> how many (each rotation and each product counted)."""
+        table: dict[str, Counter[str]] = defaultdict(Counter)
+        for operation in self.operations:
+            amount = max(1, len(operation.steps), len(operation.constants))
+            if operation.kind == "product_sum":
+                amount = len(operation.inputs) // 2
+                table[operation.stage]["relinearise"] += 1
+            table[operation.stage][operation.kind] += amount
+        return dict(table)
+
+
+def galois_element(step: int, parameters: Parameters) -> int:
+    """The Galois element 3^step mod 2N whose automorphism rotates slots to the left by `step`."""
+    return pow(3, step % parameters.slots, 2 * parameters.ring_degree)
+
+
+def key_elements(operation: Operation, parameters: Parameters) -> Iterable[int]:
+    """The evaluation keys that one operation uses."""
+    if operation.kind == "product_sum":
+        return (RELINEARISATION,)
+    return tuple(galois_element(step, parameters) for step in operation.steps if step % parameters.slots)
+
+
+@dataclass
+class ProgramBuilder:
+    """Appends operations. Every method returns new values; operands are dropped to a common level where they differ."""
+
+    parameters: Parameters
+    stage: str = ""
+    _inputs: dict[str, Value] = field(default_factory=dict)
+    _outputs: dict[str, Value] = field(default_factory=dict)
+    _operations: list[Operation] = field(default_factory=list)
+    _constants: list[Constant] = field(default_factory=list)
+    _values: int = 0
+    _dropped: dict[tuple[int, int], Value] = field(default_factory=dict)
+    _known_constants: dict[tuple[bytes, int, float], int] = field(default_factory=dict)
+
+    def input(self, name: str, level: int) -> Value:
+        """A ciphertext that the client sends, at the standard scale."""
+        value = self._value(level, self.parameters.scale)
+        self._inputs[name] = value
+        return value
+
+    def output(self, name: str, value: Value) -> None:
+        """Name a result, dropped to level 0 so that the answer is as short as can be."""
+        self._outputs[name] = self.drop(value, 0)
+
+    def rotate(self, value: Value, steps: Sequence[int]) -> list[Value]:
+        """Left rotations by several steps, sharing one decomposition; step 0 costs nothing. No level."""
+        slots = self.parameters.slots
+        distinct = tuple(dict.fromkeys(step % slots for step in steps if step % slots))
+        rotated = {0: value}
+        if distinct:
+            outputs = [self._value(value.level, value.scale) for _ in distinct]
+            self._append("rotate", [value], outputs, steps=distinct)
+            rotated.update(zip(distinct, outputs, strict=True))
+        return [rotated[step % slots] for step in steps]
+
+    def weighted_sum(
+        self, values: Sequence[Value], vectors: Sequence[NDArray[np.float64]], target_scale: float
+    ) -> Value:
+        """Sum of values[i]·vectors[i] for plaintext vectors, not yet rescaled.
+
+        The plaintext scale is chosen so that the rescale to come ends exactly at `target_scale`: scales never drift.
+        """
+        values = self._aligned(values)
+        level, scale = values[0].level, values[0].scale
+        if level < 1:
+            raise PlanError(f"{self.stage}: a product needs a level and none is left; give the program more levels")
+        plain_scale = target_scale * self.parameters.primes[level] / scale
+        if plain_scale < 2.0**20:
+            raise PlanError(f"{self.stage}: a plaintext scale of {plain_scale:.3g} would lose the weights")
+        constants = tuple(self._constant(vector, level, plain_scale) for vector in vectors)
+        result = self._value(level, scale * plain_scale)
+        self._append("weighted_sum", values, [result], constants=constants)
+        return result
+
+    def product_sum(self, left: Sequence[Value], right: Sequence[Value]) -> Value:
+        """Sum of left[i]·right[i], relinearised once, not yet rescaled."""
+        aligned = self._aligned([*left, *right], check_scales=False)
+        first, second = aligned[: len(left)], aligned[len(left) :]
+        scales = [a.scale * b.scale for a, b in zip(first, second, strict=True)]
+        if not all(scales_agree(scale, scales[0]) for scale in scales):
+            raise PlanError(f"{self.stage}: products of different scales cannot be added")
+        result = self._value(first[0].level, scales[0])
+        self._append("product_sum", aligned, [result])
+        return result
+
+    def rescale(self, value: Value) -> Value:
+        """Divide by the last prime: one level."""
+        if value.level < 1:
+            raise PlanError(f"{self.stage}: a rescale needs a level and none is left; give the program more levels")
+        result = self._value(value.level - 1, value.scale / self.parameters.primes[value.level])
+        self._append("rescale", [value], [result])
+        return result
+
+    def multiply(self, left: Sequence[Value], right: Sequence[Value]) -> Value:
+        """Rescaled sum of products: one level."""
+        return self.rescale(self.product_sum(left, right))
+
+    def drop(self, value: Value, level: int) -> Value:
+        """The same value at a lower level."""
+        if level > value.level:
+            raise PlanError(f"{self.stage}: a value at level {value.level} cannot be raised to level {level}")
+        if level == value.level:
+            return value
+        key = (value.identity, level)
+        if key not in self._dropped:
+            result = self._value(level, value.scale)
+            self._append("drop", [value], [result])
+            self._dropped[key] = result
+        return self._dropped[key]
+
+    def add(self, values: Sequence[Value]) -> Value:
+        """Sum of values of one scale, at the lowest of their levels."""
+        total, *rest = self._aligned(values)
+        for value in rest:
+            result = self._value(total.level, total.scale)
+            self._append("add", [total, value], [result])
+            total = result
+        return total
+
+    def add_plain(self, value: Value, vector: NDArray[np.float64]) -> Value:
+        """Sum with a plaintext vector; free when it is zero."""
+        if not vector.any():
+            return value
+        constant = self._constant(vector, value.level, value.scale)
+        result = self._value(value.level, value.scale)
+        self._append("add_plain", [value], [result], constants=(constant,))
+        return result
+
+    def build(self) -> Program:
+        """The finished program, without the operations whose results nobody reads."""
+        needed = {value.identity for value in self._outputs.values()}
+        kept = []
+        for operation in reversed(self._operations):
+            if needed.intersection(operation.outputs):
+                needed.update(operation.inputs)
+                kept.append(operation)
+        return Program(
+            self.parameters, dict(self._inputs), dict(self._outputs), tuple(reversed(kept)), tuple(self._constants)
+        )
+
+    def _value(self, level: int, scale: float) -> Value:
+        self._values += 1
+        return Value(self._values - 1, level, scale)
+
+    def _constant(self, vector: NDArray[np.float64], level: int, scale: float) -> int:
+        if self.parameters.slots % len(vector):
+            raise PlanError(f"{self.stage}: a plaintext of {len(vector)} slots does not divide {self.parameters.slots}")
+        vector = np.asarray(vector, np.float64)
+        key = (vector.tobytes(), level, scale)
+        if key not in self._known_constants:
+            self._known_constants[key] = len(self._constants)
+            self._constants.append(Constant(vector, level, scale))
+        return self._known_constants[key]
+
+    def _aligned(self, values: Sequence[Value], *, check_scales: bool = True) -> list[Value]:
+        level = min(value.level for value in values)
+        if check_scales and not all(scales_agree(value.scale, values[0].scale) for value in values):
+            raise PlanError(f"{self.stage}: values of scales {sorted({v.scale for v in values})} cannot be added")
+        return [self.drop(value, level) for value in values]
+
+    def _append(
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
+        constants: tuple[int, ...] = (),
+        steps: tuple[int, ...] = (),
+    ) -> None:
+        self._operations.append(
+            Operation(
+                kind,
+                self.stage,
+                tuple(value.identity for value in inputs),
+                tuple(value.identity for value in outputs),
+                constants,
+                steps,
+                inputs[0].level,
+                outputs[0].level,
+            )
+        )
