@@ -118,13 +118,15 @@ def fold_attention_output_into_up(network: Network) -> Network:
 def fold_down_into_next_layer(network: Network) -> Network:
     """Query and key of the next layer read the state (z, u) at once, one level earlier than through x.
 
-    The last layer's key keeps reading x: the first token's query takes a level more to broadcast, so the key has time.
+    So does the value where attention is linear. With a square the value has a level to spare, and in the last layer the first
+    token's query takes a level more to be broadcast, so key and value go on reading x, which is cheaper.
     """
     layers = [network.layers[0]]
     for layer in network.layers[1:]:
         if layer.stream is None:
             raise PlanError("fold_norms must come before fold_down_into_next_layer")
         last = layer is network.layers[-1]
+        early_value = not last and not layer.attention[:, 0].any()
         layers.append(
             replace(
                 layer,
@@ -132,6 +134,8 @@ def fold_down_into_next_layer(network: Network) -> Network:
                 query_reads_state=True,
                 key=layer.key if last else layer.key.after(layer.stream),
                 key_reads_state=not last,
+                value=layer.value.after(layer.stream) if early_value else layer.value,
+                value_reads_state=early_value,
             )
         )
     return replace_layers(network, layers)

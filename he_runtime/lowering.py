@@ -126,14 +126,15 @@ class _Lowering:
         """All tokens. 6 levels with quadratic attention, 5 with linear."""
         builder = self.builder
         builder.stage = f"{name}: query, key, value"
-        maps = [self._columns(layer.query), self._columns(layer.key)]
+        maps = self._inputs([self._columns(affine) for affine in (layer.query, layer.key, layer.value)])
         if layer.stream is None:
             x = state[0]
-            query, key, value = self._matrix([x], [*self._inputs(maps), *self._inputs([self._columns(layer.value)])])
+            query, key, value = self._matrix([x], maps)
+        elif layer.value_reads_state:
+            query, key, value, x = self._matrix(state, [*maps, *self._split(layer.stream)])
         else:
-            stream = self._split(layer.stream)
-            query, key, x = self._matrix(state, [*self._inputs(maps), *stream])
-            (value,) = self._matrix([x], self._inputs([self._columns(layer.value)]))
+            query, key, x = self._matrix(state, [*maps[:2], *self._split(layer.stream)])
+            (value,) = self._matrix([x], maps[2:])
         value = self._masked(value, mask)
         context = self._attention(name, layer, query, key, value)
         return self._feed_forward(name, layer, context, x)

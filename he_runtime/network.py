@@ -62,8 +62,9 @@ class Layer:
     key: Affine
     value: Affine
     query_reads_state: bool
-    """Whether the query reads the state rather than x, as it does after folding. The value always reads x."""
+    """Whether the query reads the state rather than x, as it does after folding; and so for key and value."""
     key_reads_state: bool
+    value_reads_state: bool
     score_scale: float
     score_shift: Array  # [heads], added to the score before the polynomial
     attention: Array  # [heads, 3], highest degree first
@@ -108,6 +109,7 @@ def _layer(layer: LayerWeights, heads: int) -> Layer:
         value=Affine((layer.value,), layer.value_bias),
         query_reads_state=False,
         key_reads_state=False,
+        value_reads_state=False,
         score_scale=1 / math.sqrt(layer.query.shape[1] // heads),
         score_shift=np.zeros(heads),
         attention=layer.attention_coefficients,
@@ -142,7 +144,7 @@ def _evaluate_layer(layer: Layer, heads: int, state: tuple[Array, ...]) -> tuple
 
     query = split(layer.query(state if layer.query_reads_state else (x,)))
     key = split(layer.key(state if layer.key_reads_state else (x,)))
-    value = split(layer.value((x,)))
+    value = split(layer.value(state if layer.value_reads_state else (x,)))
     score = query @ key.transpose(0, 2, 1) * layer.score_scale + layer.score_shift[:, None, None]
     a, b, c = (layer.attention[:, i, None, None] for i in range(3))
     y = ((a * score**2 + b * score + c) / tokens @ value).transpose(1, 0, 2).reshape(tokens, -1)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+
+from he_runtime import plain_model
+from he_runtime.engines.plain import PlainEngine
+from he_runtime.errors import PlanError
+from he_runtime.execution import encode_constants, run
+from he_runtime.folding import fold
+from he_runtime.lowering import levels_needed, lower
+from he_runtime.network import network_of
+from he_runtime.parameters import Parameters, make_parameters
+from he_runtime.plan import Plan, plan_weights
+from tests.random_models import random_text, random_weights
+
+
+def tiny_plan(weights, buckets, ring_degree: int = 1024) -> Plan:
+    levels = levels_needed(fold(network_of(weights)))
+    parameters = make_parameters(ring_degree, levels, insecure_test=True)
+    return plan_weights(weights, buckets, logit_range=50.0, model_digest="test", parameters=parameters)
+
+
+def simulate(plan: Plan, bucket: int, text, *, noise: bool = False) -> np.ndarray:
+    program, client = plan.programs[bucket], plan.client_plan()
+    engine = PlainEngine(plan.parameters, keys=plan.keys, noise=noise)
+    inputs = {
+        name: engine.encrypt(slots, program.inputs[name].level, plan.parameters.scale)
+        for name, slots in client.pack(bucket, text).items()
+    }
+    outputs = run(program, engine, encode_constants(program, engine), inputs, threads=2)
+    assert outputs["logits"].level == 0
+    assert outputs["logits"].scale == pytest.approx(program.outputs["logits"].scale, rel=1e-12)
+    return client.unpack(bucket, outputs["logits"].slots)
+
+
+@pytest.mark.parametrize("softmax", ["quadratic", "linear"])
+@pytest.mark.parametrize(
+    ("layers", "hidden", "heads", "intermediate", "bucket", "tokens"),
+    [
+        (1, 8, 2, 16, 4, 3),
+        (2, 8, 2, 16, 8, 8),
+        (2, 8, 2, 16, 8, 1),
+        (3, 6, 3, 20, 16, 11),  # nothing is a power of two
+        (2, 8, 1, 40, 16, 16),
+        (2, 8, 2, 16, 64, 50),  # more tokens than one ciphertext holds
+    ],
+)
+def test_the_program_computes_what_the_model_computes(
+    layers: int, hidden: int, heads: int, intermediate: int, bucket: int, tokens: int, softmax: str
+) -> None:
+    weights = random_weights(layers, hidden, heads, intermediate, softmax=softmax, classes=3)
+    text = random_text(tokens, hidden)
+    simulated = simulate(tiny_plan(weights, (bucket,)), bucket, text)
+    np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)
+
+
+def test_noise_of_ckks_moves_the_logits_by_little() -> None:
+    weights = random_weights(2, 8, 2, 16)
+    text = random_text(6, 8)
+    error = simulate(tiny_plan(weights, (8,)), 8, text, noise=True) - plain_model.logits(weights, text)
+    assert 0 < np.abs(error).max() < 1e-4
+
+
+def test_all_levels_are_used_and_one_less_is_refused() -> None:
+    weights = random_weights(2, 8, 2, 16)
+    network = fold(network_of(weights))
+    levels = levels_needed(network)
+    assert levels == 14
+    assert levels_needed(fold(network_of(random_weights(2, 8, 2, 16, softmax="linear")))) == 12
+    program = lower(network, make_parameters(1024, levels, insecure_test=True), 8)
+    assert program.outputs["logits"].level == 0
+    assert max(operation.level for operation in program.operations) == levels
+    last = [operation for operation in program.operations if operation.kind == "rescale"][-1]
+    assert (last.level, last.target_level) == (1, 0)
+    with pytest.raises(PlanError, match="needs 14 levels"):
+        lower(network, make_parameters(1024, levels - 1, insecure_test=True), 8)
+
+
+def test_keys_are_planned_at_the_level_of_their_use() -> None:
+    plan = tiny_plan(random_weights(2, 8, 2, 16), (4, 8))
+    for program in plan.programs.values():
+        engine = PlainEngine(plan.parameters, keys=program.keys)
+        inputs = {name: engine.encrypt(np.zeros(512), v.level, v.scale) for name, v in program.inputs.items()}
+        run(program, engine, encode_constants(program, engine), inputs)  # raises KeyMissingError if one is too low
+    assert min(plan.keys.values()) < max(plan.keys.values()) == plan.levels
+    assert set(plan.programs[4].keys) < set(plan.keys) | {0}
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "heads", "bucket", "levels", "ring_degree", "ciphertexts"),
+    [
+        (2, 128, 2, 64, 14, 32768, 1),
+        (4, 256, 4, 64, 26, 65536, 1),
+        (6, 384, 12, 64, 38, 65536, 2),
+    ],
+)
+def test_real_shapes_are_planned_and_simulated_by_the_same_code(
+    layers: int, hidden: int, heads: int, bucket: int, levels: int, ring_degree: int, ciphertexts: int
+) -> None:
+    weights = random_weights(layers, hidden, heads, 4 * hidden)
+    plan = plan_weights(weights, (bucket,), logit_range=50.0, model_digest="test")
+    parameters: Parameters = plan.parameters
+    assert (plan.levels, parameters.ring_degree) == (levels, ring_degree)
+    assert plan.client_plan().layout(bucket).blocks == ciphertexts
+    text = random_text(bucket - 7, hidden)
+    np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)

@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from he_runtime.errors import ParameterError, RangeError
+from he_runtime.plan import ClientPlan
+from tests.he_runtime.test_lowering import tiny_plan
+from tests.random_models import random_text, random_weights
+
+
+def test_the_client_plan_survives_json() -> None:
+    plan = tiny_plan(random_weights(1, 8, 2, 16), (4, 8)).client_plan()
+    value = json.loads(json.dumps(plan.to_json()))
+    assert ClientPlan.from_json(value, allow_insecure_test=True) == plan
+    with pytest.raises(ParameterError, match="insecure_test"):
+        ClientPlan.from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("format",), "other"),
+        (("keys",), {"5": 99}),
+        (("keys",), {"6": 1}),
+        (("keys",), [1]),
+        (("buckets",), {}),
+        (("width",), -1),
+        (("parameters", "ring_degree"), 3),
+        (("logit_range",), "many"),
+    ],
+)
+def test_a_plan_that_this_client_would_not_compute_with_is_refused(path, value) -> None:
+    plan = json.loads(json.dumps(tiny_plan(random_weights(1, 8, 2, 16), (4,)).client_plan().to_json()))
+    target = plan
+    for name in path[:-1]:
+        target = target[name]
+    target[path[-1]] = value
+    with pytest.raises(ParameterError):
+        ClientPlan.from_json(plan, allow_insecure_test=True)
+
+
+def test_digests_tell_models_and_parameters_apart() -> None:
+    weights = random_weights(1, 8, 2, 16)
+    one, other = tiny_plan(weights, (4,)), tiny_plan(weights, (8,))
+    assert one.digest != other.digest
+    assert one.digest == tiny_plan(weights, (4,)).digest
+    assert one.digest != tiny_plan(weights, (4,), ring_degree=2048).digest
+
+
+def test_an_answer_out_of_range_is_no_answer() -> None:
+    client = tiny_plan(random_weights(1, 8, 2, 16), (4,)).client_plan()
+    slots = np.zeros(client.parameters.slots)
+    slots[:2] = [-49, 3]
+    np.testing.assert_array_equal(client.unpack(4, slots), [-49, 3])
+    for wrong in (51.0, -1e9, np.nan, np.inf):
+        slots[1] = wrong
+        with pytest.raises(RangeError, match="outside the calibrated range"):
+            client.unpack(4, slots)
+
+
+def test_buckets_hold_their_texts() -> None:
+    client = tiny_plan(random_weights(1, 8, 2, 16), (4, 16)).client_plan()
+    assert [client.bucket_for(tokens) for tokens in (1, 4, 5, 16)] == [4, 4, 16, 16]
+    with pytest.raises(ValueError, match="at most 16"):
+        client.bucket_for(17)
+    packed = client.pack(4, random_text(3, 8))
+    assert packed.keys() == {"embeddings.0", "mask.0"}
+    mask = packed["mask.0"].reshape(-1, 4, 2, client.width)
+    np.testing.assert_allclose(mask[:, :3, 0], 1 / 3)
+    assert not mask[:, 3].any()
+    assert not mask[:, :, 1].any()
