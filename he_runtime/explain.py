@@ -38,6 +38,8 @@ def explain(plan: Plan) -> dict[str, object]:
         "digit_size": parameters.digit_size,
         "scale_bits": parameters.scale_bits,
         "does_not_fit": list(plan.refusals),
+        "levels_by_lowering": plan.alternatives,
+        "lowering": "wide values" if plan.wide_values else "shared values",
         "levels_offered": {str(degree): levels_offered(degree) for degree in RING_DEGREES},
         "keys": keys,
         "key_bytes": sum(evaluation_key_bytes(parameters, level) for level in plan.keys.values()),
@@ -91,6 +93,7 @@ def render(report: dict[str, object], bucket: int) -> Group:
     )
     for line in report["does_not_fit"] if isinstance(report["does_not_fit"], list) else []:
         head.append(f"does not fit  {line}\n", style="yellow")
+    head.append(f"lowering      {report['lowering']} (levels needed: {report['levels_by_lowering']})\n")
     head.append(f"chain         {_bits(report['prime_bits'])} | special {_bits(report['special_prime_bits'])} bits\n")
     head.append(
         f"bucket {bucket}: {chosen['ciphertexts_per_tensor']} ciphertext(s) a tensor, {chosen['ciphertexts_up']} up "

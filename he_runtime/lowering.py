@@ -82,16 +82,11 @@ def input_names(layout: Layout) -> list[tuple[str, str]]:
     return [(f"embeddings.{block}", f"mask.{block}") for block in range(layout.blocks)]
 
 
-def lower(network: Network, parameters: Parameters, bucket: int) -> Program:
-    """The program of one bucket. PlanError when it does not fit the parameters."""
-    needed = levels_needed(network)
-    if needed > parameters.maximum_level:
-        raise PlanError(f"needs {needed} levels, N={parameters.ring_degree} offers {parameters.maximum_level} here")
-    return _Lowering(network, parameters, bucket).program()
+class Lowering:
+    """Lowers one network for one bucket.
 
-
-class _Lowering:
-    """State of one lowering: the builder and the sizes."""
+    The methods with a leading underscore are shared with `wide_values.WideValueLowering`, which overrides the two kinds of layer.
+    """
 
     def __init__(self, network: Network, parameters: Parameters, bucket: int) -> None:
         self.network = network
@@ -102,10 +97,18 @@ class _Lowering:
         self.positions = self.shape.attention_positions()
         self.baby_steps = 1 << math.ceil(math.log2(self.shape.width) / 2)
 
+    def levels(self) -> int:
+        """Levels of the program."""
+        return levels_needed(self.network)
+
     def program(self) -> Program:
+        """The whole program of the bucket. PlanError when it needs more levels than the parameters have."""
         builder, layout = self.builder, self.layout
         builder.stage = "input"
-        top = levels_needed(self.network)
+        top = self.levels()
+        if top > builder.parameters.maximum_level:
+            ring_degree, offered = builder.parameters.ring_degree, builder.parameters.maximum_level
+            raise PlanError(f"needs {top} levels, this chain of N={ring_degree} offers {offered}; use a longer chain")
         names = input_names(layout)
         state: list[Blocks] = [[builder.input(embeddings, top) for embeddings, _ in names]]
         mask = [builder.input(mask_name, top - 1) for _, mask_name in names]
@@ -169,7 +172,7 @@ class _Lowering:
 
     def _last_layer(self, name: str, layer: Layer, state: list[Blocks], mask: Blocks) -> list[Blocks]:
         """Only what the first token needs: its query, broadcast, meets all keys at once. One level more."""
-        builder, layout = self.builder, self.layout
+        builder = self.builder
         builder.stage = f"{name}: query, key, value"
         first = [[blocks[0]] for blocks in state]
         if layer.stream is None:
@@ -183,13 +186,12 @@ class _Lowering:
         key, value = self._matrix([x], self._inputs([key_map, self._columns(layer.value)]))
         value = self._masked(value, mask)
         builder.stage = f"{name}: broadcast of the first query"
-        chosen = builder.rescale(builder.weighted_sum(query, [layout.first_token_mask()], self.scale))
-        chosen = self._sum_over(chosen, [-layout.row << k for k in range(layout.block_tokens.bit_length() - 1)])
+        chosen = self._broadcast_first_token(query[0])
         builder.stage = f"{name}: scores"
         attention = [self._polynomial(layer, self._head_sum(builder.multiply([chosen], [keys]))) for keys in key]
         builder.stage = f"{name}: attention times value"
         context = builder.rescale(builder.product_sum(attention, value))
-        context = self._sum_over(context, [layout.row << k for k in range(layout.block_tokens.bit_length() - 1)])
+        context = self._sum_over_tokens(context)
         return self._feed_forward(name, layer, [self._repeat(context)], x[:1])
 
     def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks) -> list[Blocks]:
@@ -211,6 +213,15 @@ class _Lowering:
     def _masked(self, value: Blocks, mask: Blocks) -> Blocks:
         """Values times mask/n: zero for padding and in the second copy of every row. 1 level."""
         return [self.builder.multiply([part], [m]) for part, m in zip(value, mask, strict=True)]
+
+    def _broadcast_first_token(self, value: Value) -> Value:
+        """The first token's row in the rows of all tokens. 1 level."""
+        masked = self.builder.weighted_sum([value], [self.layout.first_token_mask()], self.scale)
+        return self._sum_over_tokens(self.builder.rescale(masked))
+
+    def _sum_over_tokens(self, value: Value) -> Value:
+        """Sum over the tokens of a block, broadcast over them."""
+        return self._sum_over(value, [self.layout.row << k for k in range(self.layout.block_tokens.bit_length() - 1)])
 
     def _head_sum(self, product: Value) -> Value:
         """Sum over each head's features, broadcast over them (first copy of a row)."""
@@ -245,6 +256,7 @@ class _Lowering:
         maps: "Sequence[tuple[list[Array | None], Array]]",
         *,
         repeat: bool = True,
+        target_scale: float | None = None,
     ) -> list[Blocks]:
         """One output for each map: sum over inputs of input·matrix, plus bias. Matrices are [W, W]. 1 level.
 
@@ -260,7 +272,7 @@ class _Lowering:
                 partial: list[Value] = []
                 for giant in range(0, self.shape.width, self.baby_steps):
                     sums = [
-                        self._diagonal_sum(rotated, matrix, giant)
+                        self._diagonal_sum(rotated, matrix, giant, target_scale or self.scale)
                         for rotated, matrix in zip(babies, matrices, strict=True)
                         if matrix is not None
                     ]
@@ -272,7 +284,7 @@ class _Lowering:
                 output.append(self._repeat(result) if repeat else result)
         return outputs
 
-    def _diagonal_sum(self, babies: Sequence[Value], matrix: Array, giant: int) -> Value | None:
+    def _diagonal_sum(self, babies: Sequence[Value], matrix: Array, giant: int, target_scale: float) -> Value | None:
         """Sum over baby steps of rotated input times diagonal, the diagonals turned back by the giant step."""
         features = np.arange(self.shape.width)
         values, vectors = [], []
@@ -281,7 +293,7 @@ class _Lowering:
             if diagonal.any():
                 values.append(rotated)
                 vectors.append(np.roll(self.layout.row_vector(diagonal, both_copies=False), giant))
-        return self.builder.weighted_sum(values, vectors, self.scale) if values else None
+        return self.builder.weighted_sum(values, vectors, target_scale) if values else None
 
     # --- matrices in slot order ------------------------------------------------------------------------------------
 

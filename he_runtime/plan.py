@@ -12,10 +12,11 @@ from he_runtime.bundle import Bundle, EncoderWeights
 from he_runtime.errors import ParameterError, RangeError
 from he_runtime.folding import fold
 from he_runtime.layout import Layout
-from he_runtime.lowering import Shape, input_names, levels_needed, lower
+from he_runtime.lowering import Lowering, Shape, input_names, levels_needed
 from he_runtime.network import network_of
 from he_runtime.parameters import Parameters, smallest_parameters
 from he_runtime.program import Program
+from he_runtime.wide_values import WideValueLowering, levels_needed_with_wide_values
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ class Plan:
     refusals: tuple[str, ...]
     """Why each smaller ring did not do."""
     levels: int
+    alternatives: dict[str, int]
+    """Levels that each lowering would need, the chosen one among them."""
+    wide_values: bool
+    """Whether the up-projection is folded into the values: a level a layer less, for more work."""
     shape: Shape
     programs: dict[int, Program]
     """Bucket -> program."""
@@ -168,21 +173,46 @@ def plan_weights(
     logit_range: float,
     model_digest: str,
     parameters: Parameters | None = None,
+    wide_values: bool | None = None,
 ) -> Plan:
-    """Fold, choose the smallest ring that fits (unless given), and lower every bucket."""
+    """Fold, choose the smallest ring that fits (unless given), and lower every bucket.
+
+    `wide_values` chooses between the two lowerings; None takes the wide one only where it leads to a smaller ring.
+    """
     network = fold(network_of(weights))
-    shape, levels = Shape.of(network), levels_needed(network)
+    shape = Shape.of(network)
+    candidates: dict[str, tuple[type[Lowering], int]] = {
+        "shared values": (Lowering, levels_needed(network)),
+        "wide values": (WideValueLowering, levels_needed_with_wide_values(network)),
+    }
     refusals: list[str] = []
+    if wide_values is None:
+        # Wide values cost many times the work: they are for where their levels lead to a smaller ring.
+        rings = {name: _ring(needed, shape) for name, (_, needed) in candidates.items()}
+        wide_values = parameters is None and rings["wide values"] < rings["shared values"]
+    lowering, levels = candidates["wide values" if wide_values else "shared values"]
     if parameters is None:
         parameters, refusals = smallest_parameters(levels, 2 * shape.width)
-    programs = {bucket: lower(network, parameters, bucket) for bucket in buckets}
+    alternatives = {name: needed for name, (_, needed) in candidates.items()}
+    programs = {bucket: lowering(network, parameters, bucket).program() for bucket in buckets}
     digest = hashlib.sha256(f"thex-program-1\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):
         digest.update(json.dumps([bucket, sorted(program.keys.items()), len(program.operations)]).encode())
         for operation in program.operations:
             digest.update(repr((operation.kind, operation.inputs, operation.outputs, operation.steps)).encode())
     outputs = len(weights.classifier_bias)
-    return Plan(parameters, tuple(refusals), levels, shape, programs, digest.hexdigest(), logit_range, outputs)
+    return Plan(
+        parameters,
+        tuple(refusals),
+        levels,
+        alternatives,
+        wide_values,
+        shape,
+        programs,
+        digest.hexdigest(),
+        logit_range,
+        outputs,
+    )
 
 
 def plan_bundle(bundle: Bundle, buckets: tuple[int, ...] | None = None) -> Plan:
@@ -194,6 +224,13 @@ def plan_bundle(bundle: Bundle, buckets: tuple[int, ...] | None = None) -> Plan:
         logit_range=config.ranges.logits,
         model_digest=bundle.digest,
     )
+
+
+def _ring(levels: int, shape: Shape) -> float:
+    try:
+        return smallest_parameters(levels, 2 * shape.width)[0].ring_degree
+    except ParameterError:
+        return float("inf")
 
 
 def _object(value: object) -> dict[str, object]:

@@ -6,10 +6,11 @@ from he_runtime.engines.plain import PlainEngine
 from he_runtime.errors import PlanError
 from he_runtime.execution import encode_constants, run
 from he_runtime.folding import fold
-from he_runtime.lowering import levels_needed, lower
+from he_runtime.lowering import Lowering, levels_needed
 from he_runtime.network import network_of
 from he_runtime.parameters import Parameters, make_parameters
 from he_runtime.plan import Plan, plan_weights
+from he_runtime.wide_values import levels_needed_with_wide_values
 from tests.random_models import random_text, random_weights
 
 
@@ -53,6 +54,31 @@ def test_the_program_computes_what_the_model_computes(
     np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("softmax", ["quadratic", "linear"])
+@pytest.mark.parametrize(
+    ("layers", "hidden", "bucket", "tokens"), [(1, 8, 4, 3), (2, 8, 8, 5), (3, 6, 16, 11), (2, 8, 64, 50)]
+)
+def test_wide_values_compute_the_same_with_a_level_a_layer_less(
+    layers: int, hidden: int, bucket: int, tokens: int, softmax: str
+) -> None:
+    weights = random_weights(layers, hidden, 2, 20, softmax=softmax)
+    levels = levels_needed_with_wide_values(fold(network_of(weights)))
+    assert levels == (5 if softmax == "quadratic" else 4) * layers + 2
+    parameters = make_parameters(1024, levels, insecure_test=True)
+    plan = plan_weights(
+        weights, (bucket,), logit_range=50.0, model_digest="test", parameters=parameters, wide_values=True
+    )
+    text = random_text(tokens, hidden)
+    np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-11)
+
+
+def test_wide_values_are_taken_where_they_lead_to_a_smaller_ring() -> None:
+    deep = plan_weights(random_weights(4, 16, 2, 64, softmax="linear"), (4,), logit_range=50.0, model_digest="test")
+    assert (deep.wide_values, deep.levels, deep.parameters.ring_degree) == (True, 18, 32768)
+    shallow = plan_weights(random_weights(2, 16, 2, 64), (4,), logit_range=50.0, model_digest="test")
+    assert (shallow.wide_values, shallow.levels, shallow.parameters.ring_degree) == (False, 14, 32768)
+
+
 def test_noise_of_ckks_moves_the_logits_by_little() -> None:
     weights = random_weights(2, 8, 2, 16)
     text = random_text(6, 8)
@@ -66,13 +92,13 @@ def test_all_levels_are_used_and_one_less_is_refused() -> None:
     levels = levels_needed(network)
     assert levels == 14
     assert levels_needed(fold(network_of(random_weights(2, 8, 2, 16, softmax="linear")))) == 12
-    program = lower(network, make_parameters(1024, levels, insecure_test=True), 8)
+    program = Lowering(network, make_parameters(1024, levels, insecure_test=True), 8).program()
     assert program.outputs["logits"].level == 0
     assert max(operation.level for operation in program.operations) == levels
     last = [operation for operation in program.operations if operation.kind == "rescale"][-1]
     assert (last.level, last.target_level) == (1, 0)
     with pytest.raises(PlanError, match="needs 14 levels"):
-        lower(network, make_parameters(1024, levels - 1, insecure_test=True), 8)
+        Lowering(network, make_parameters(1024, levels - 1, insecure_test=True), 8).program()
 
 
 def test_keys_are_planned_at_the_level_of_their_use() -> None:
