@@ -1,70 +1,47 @@
-"""CKKS encoding of real slots (Cheon, Kim, Kim and Song 2017, section 3.2) to NTT rows, compact where values repeat.
+"""CKKS encoding of real slots (Cheon, Kim, Kim and Song 2017) to compact transformed residues.
 
-Slot j is the polynomial's value at ζ^(3^j), ζ = exp(iπ/n). The exponents 3^j are 1 or 3 modulo 8; the conjugates of the
-latter are 5, so that slots and conjugates together fill the exponents 4t+1. For real slots a conjugate has the same
-value, and with G_k = ζ^(-k)·Σ_t value(4t+1)·exp(-2πi·kt/(n/2)) the coefficients are (2/n)·Re G_k and, n/2 places on,
-(2/n)·Im G_k: one FFT of length n/2.
-
-A vector of period m repeats because its polynomial is one in Y = X^(N/2m): it is encoded in the ring of degree n = 2m,
-whose root is ψ^(N/n) and whose twiddles are the first n of the full ring. Its NTT word i then stands for the N/n words
-of the full ring from i·N/n on.
+Slot j is the value at root^(3^j). A vector of period m is a polynomial in X^(N/2m), so it is encoded in the ring of degree 2m,
+whose transform uses a prefix of the same tables; each of its 2m words stands for a run of N/2m words of the large ring.
 """
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import Floats, Integers, reduce
-from he_runtime.kernels.transform import TransformTables, forward
+from he_runtime.kernels.arithmetic import KERNEL, reduce
+from he_runtime.kernels.transform import forward
 
-# `reduce` takes an integer coefficient only while its quotient by the smallest prime (2**35 at least) fits in 50 bits.
-_LARGEST_COEFFICIENT = 2.0**84
-
-
-def slot_order(slots: int) -> Integers:
-    """[slots]: the place t for which slot j, or its conjugate, sits at exponent 4t+1 modulo 4·slots."""
-    exponents = np.ones(1, dtype=np.int64)
-    while len(exponents) < slots:  # 3^j for j < 2k from those for j < k
-        exponents = np.concatenate([exponents, exponents * pow(3, len(exponents), 4 * slots) % (4 * slots)])
-    return np.where(exponents % 4 == 1, exponents, 4 * slots - exponents) >> 2
+Array = NDArray[np.float64]
 
 
-def coefficients(values: Floats, scale: float) -> Floats:
-    """Coefficients [2·slots] of real slots [slots, a power of two], times `scale`, rounded to integers."""
-    slots = len(values)
-    placed = np.empty(slots)
-    placed[slot_order(slots)] = values
-    turned = np.fft.fft(placed) * np.exp(-0.5j * np.pi / slots * np.arange(slots))
-    return np.rint(np.concatenate([turned.real, turned.imag]) * (scale / slots))
+def encoding_positions(period: int) -> NDArray[np.int64]:
+    """For slot j of a ring of degree 2·period: (3^j mod 4·period - 1)/2, the index of its root among the odd powers."""
+    positions = np.empty(period, np.int64)
+    power = 1
+    for slot in range(period):
+        positions[slot] = (power - 1) >> 1
+        power = power * 3 % (4 * period)
+    return positions
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
-def _encode_rows(polynomial: Floats, primes: Floats, twiddles: Floats, out: Floats) -> None:
-    """Coefficients [n] -> NTT rows [rows, n] of the ring of degree n, reduced."""
-    n = polynomial.shape[0]
-    for row in range(out.shape[0]):
-        o = out[row]
-        p = primes[row, 0]
-        one_over_p = primes[row, 1]
-        for i in range(n):
-            o[i] = reduce(polynomial[i], p, one_over_p)
-        forward(o, twiddles[row, 0, :n], twiddles[row, 1, :n], p)
-        for i in range(n):
-            o[i] = reduce(o[i], p, one_over_p)
+def coefficients(values: Array, scale: float, positions: NDArray[np.int64]) -> Array:
+    """Integer coefficients, float64 [2·period], of the polynomial whose slots are values·scale. values: [period]."""
+    degree = 2 * len(values)
+    spectrum = np.zeros(degree, np.complex128)
+    spectrum[positions] = values
+    spectrum[degree - 1 - positions] = values  # conjugate slots of a real vector
+    twist = np.exp(-1j * np.pi * np.arange(degree) / degree)
+    return np.asarray(np.rint((np.fft.fft(spectrum) / degree * twist).real * scale), np.float64)
 
 
-def encode_rows(values: Floats, level: int, scale: float, tables: TransformTables) -> Floats:
-    """Real slots of period m = len(values), a power of two -> compact NTT rows [level + 1, 2m], |x| <= p/2.
-
-    Raises ValueError for values that are not finite, or that do not fit the modulus at this scale.
-    """
-    polynomial = coefficients(values, scale)
-    bound = min(float(np.prod(tables.primes[: min(level + 1, 8), 0])) / 2, _LARGEST_COEFFICIENT)
-    largest = float(np.abs(polynomial).max())
-    if not largest < bound:  # also catches nan
-        raise ValueError(
-            f"a coefficient of {largest:.3g} does not fit level {level}, which holds {bound:.3g}; "
-            "encode smaller finite values or use a smaller scale"
-        )
-    out = np.empty((level + 1, len(polynomial)))
-    _encode_rows(polynomial, tables.primes, tables.twiddles, out)
-    return out
+@njit(**KERNEL)
+def to_residues(polynomial: Array, roots: Array, primes: Array, out: Array) -> None:
+    """out[t] = transform of the polynomial modulo prime t, reduced: [rows, degree]."""
+    for t in range(out.shape[0]):
+        p, inverse_p = primes[t, 0], primes[t, 1]
+        o = out[t]
+        for i in range(o.shape[0]):
+            o[i] = reduce(polynomial[i], p, inverse_p)
+        forward(o, roots[t, 0], roots[t, 1], p)
+        for i in range(o.shape[0]):
+            o[i] = reduce(o[i], p, inverse_p)
