@@ -6,27 +6,18 @@ the digit's primes, s' being the key to switch from. This is the standard constr
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from he_runtime.evaluation_key import EvaluationKey
 from he_runtime.kernels.arithmetic import KERNEL, centred, multiply, reduce
 from he_runtime.kernels.transform import automorphism
 from he_runtime.program import RELINEARISATION
 from he_runtime.seal import SealClient, SecretKey
 
 Rows = NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class EvaluationKey:
-    """Public. digits: the seed of the `a` rows, and the b rows uint64 [level+1+special, N], canonical."""
-
-    galois_element: int
-    level: int
-    digits: tuple[tuple[bytes, Rows], ...]
 
 
 def make_evaluation_keys(client: SealClient, key: SecretKey, wanted: Mapping[int, int]) -> Iterator[EvaluationKey]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
-import tenseal.sealapi as sealapi
 from numpy.typing import NDArray
+from tenseal import sealapi
 
 from he_runtime.errors import HERuntimeError
 from he_runtime.parameters import Parameters

@@ -84,7 +84,9 @@ def read_ciphertext(content: bytes) -> SealCiphertext:
     if count == degree * primes and parts == 2:
         tail = body[start + 8 * count :]
         seed_start = _HEADER.size + 1  # a header, then the generator's type
-        return SealCiphertext(scale, values.reshape(1, primes, degree), bytes(tail[seed_start : seed_start + SEED_BYTES]))
+        return SealCiphertext(
+            scale, values.reshape(1, primes, degree), bytes(tail[seed_start : seed_start + SEED_BYTES])
+        )
     return SealCiphertext(scale, values.reshape(parts, primes, degree), None)
 
 

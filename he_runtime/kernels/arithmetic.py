@@ -1,6 +1,6 @@
 """Modular arithmetic in float64: exact products by fused multiply-add.
 
-A residue is a float64 that holds an exact integer of absolute value at most a few p, with p below 2**46. For a product, h = fl(a·w) and
+A residue is a float64 holding an exact integer of absolute value at most a few p, with p below 2**46. For a product, h = fl(a·w) and
 l = fma(a, w, -h) give a·w = h + l exactly; q = rint(a·w/p) is off by at most one, so h - q·p is an exact float64 and the
 result, h - q·p + l, lies within p of zero. Nothing here may be compiled with fastmath: the formulas need h rounded on its own.
 """

@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 class TransformTables:
     """Twiddle factors of every prime.
 
-    roots: float64 [rows, 4, N]: powers of the root in bit-reversed order, the same over p, powers of its inverse, the same over p.
+    roots: float64 [rows, 4, N]: powers of the root in bit-reversed order, the same over p, and both for its inverse.
     primes: float64 [rows, 2]: p and 1/p.
     """
 
