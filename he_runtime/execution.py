@@ -21,9 +21,21 @@ class CancelledError(Exception):
     """The caller asked for the execution to stop."""
 
 
-def encode_constants(program: Program, engine: Engine[Any, Any]) -> list[Any]:
-    """The program's plaintexts as the engine's own, in order. Done once; shared by all queries."""
-    return [engine.encode(constant.values, constant.level, constant.scale) for constant in program.constants]
+def encode_constants(
+    program: Program, engine: Engine[Any, Any], known: dict[tuple[bytes, int, float], Any] | None = None
+) -> list[Any]:
+    """The program's plaintexts as the engine's own, in order. Done once; shared by all queries.
+
+    `known` collects them by value, level and scale: programs of several buckets share most of theirs through it.
+    """
+    known = {} if known is None else known
+    encoded = []
+    for constant in program.constants:
+        key = (constant.values.tobytes(), constant.level, constant.scale)
+        if key not in known:
+            known[key] = engine.encode(constant.values, constant.level, constant.scale)
+        encoded.append(known[key])
+    return encoded
 
 
 def run(

@@ -39,6 +39,8 @@ class ClientPlan:
     outputs: int
     """Logits in the answer."""
     logit_range: float
+    output_scale: float
+    """Scale of the answer, the same for every bucket."""
     buckets: dict[int, BucketPlan]
 
     def bucket_for(self, tokens: int) -> int:
@@ -87,6 +89,7 @@ class ClientPlan:
             "width": self.width,
             "outputs": self.outputs,
             "logit_range": self.logit_range,
+            "output_scale": self.output_scale,
             "buckets": {str(bucket): plan.input_levels for bucket, plan in sorted(self.buckets.items())},
         }
 
@@ -109,11 +112,14 @@ class ClientPlan:
                 _natural(value["width"]),
                 _natural(value["outputs"]),
                 float(str(value["logit_range"])),
+                float(str(value["output_scale"])),
                 buckets,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ParameterError(f"the server's plan is not one: {error!r}") from None
         levels = [*keys.values(), *(level for b in buckets.values() for level in b.input_levels.values())]
+        if not 0 < plan.output_scale < 2.0**60 or not 0 < plan.logit_range < 2.0**60:
+            raise ParameterError("the server's plan has a scale or a range that is not a sane number")
         if not buckets or any(level > parameters.maximum_level for level in levels):
             raise ParameterError("the server's plan asks for levels that its parameters do not have")
         if any((element % 2 == 0 and element) or element >= 2 * parameters.ring_degree for element in keys):
@@ -152,8 +158,9 @@ class Plan:
             bucket: BucketPlan(bucket, {name: value.level for name, value in program.inputs.items()})
             for bucket, program in self.programs.items()
         }
+        (scale,) = {program.outputs["logits"].scale for program in self.programs.values()}
         return ClientPlan(
-            self.parameters, self.digest, self.keys, self.shape.width, self.outputs, self.logit_range, buckets
+            self.parameters, self.digest, self.keys, self.shape.width, self.outputs, self.logit_range, scale, buckets
         )
 
 

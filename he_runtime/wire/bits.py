@@ -5,11 +5,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from he_runtime.errors import WireError
-
-
-def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of one packed row: whole 64-bit words."""
-    return 8 * -(-count * bits // 64)
+from he_runtime.wire.sizes import packed_bytes
 
 
 def pack_row(row: NDArray[np.uint64], bits: int) -> bytes:
@@ -48,7 +44,7 @@ def _pack(row: NDArray[np.uint64], bits: np.uint64, words: NDArray[np.uint64]) -
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
-def _unpack(words: NDArray[np.uint64], bits: np.uint64, row: NDArray[np.uint64]) -> int:
+def _unpack(words: NDArray[np.uint64], bits: np.uint64, row: NDArray[np.uint64]) -> np.uint64:
     """Fill the row and return its largest value."""
     mask = (np.uint64(1) << bits) - np.uint64(1)
     size = np.uint64(64)

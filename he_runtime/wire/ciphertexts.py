@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.errors import WireError
-from he_runtime.wire.bits import pack_row, packed_bytes, unpack_row
+from he_runtime.wire.bits import pack_row, unpack_row
 from he_runtime.wire.message import FRESH_CIPHERTEXT, RESULT_CIPHERTEXT, Binding, Frame, read_frame, write_frame
-from he_runtime.wire.sizes import SEED_BYTES, input_ciphertext_body_bytes, result_ciphertext_body_bytes
+from he_runtime.wire.sizes import SEED_BYTES, input_ciphertext_body_bytes, packed_bytes, result_ciphertext_body_bytes
 
 Rows = NDArray[np.uint64]
 SCALE_TOLERANCE = 2.0**-30

@@ -6,9 +6,9 @@ import numpy as np
 
 from he_runtime.errors import WireError
 from he_runtime.evaluation_key import EvaluationKey
-from he_runtime.wire.bits import pack_row, packed_bytes, unpack_row
+from he_runtime.wire.bits import pack_row, unpack_row
 from he_runtime.wire.message import EVALUATION_KEY, Binding, peek, read_frame, write_frame
-from he_runtime.wire.sizes import SEED_BYTES, evaluation_key_body_bytes
+from he_runtime.wire.sizes import SEED_BYTES, evaluation_key_body_bytes, packed_bytes
 
 
 def write_evaluation_key(key: EvaluationKey, binding: Binding) -> bytes:

@@ -1,10 +1,14 @@
-"""Exact sizes of messages, for the planner and for every reader."""
+"""Exact sizes of messages, for the planner and for every reader. Pure Python: the server's front uses it."""
 
 from he_runtime.parameters import Parameters
-from he_runtime.wire.bits import packed_bytes
 from he_runtime.wire.message import OVERHEAD_BYTES
 
 SEED_BYTES = 64
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes of one packed row: whole 64-bit words."""
+    return 8 * -(-count * bits // 64)
 
 
 def rows_bytes(parameters: Parameters, primes: tuple[int, ...]) -> int:

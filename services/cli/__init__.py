@@ -1,0 +1,1 @@
+"""The `thex` command line: one file for each group of commands."""

@@ -1,0 +1,101 @@
+"""`thex bench`: figures, measured through the real client and server."""
+
+import csv
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from services.cli.common import JsonOption, bundle_or_shipped, console, error_console, one_line_errors, print_json
+
+app = typer.Typer(no_args_is_help=True, help="Benchmarks.")
+
+
+@app.callback()
+def group() -> None:
+    """Figures measured through the real client and server."""
+
+
+@app.command("agreement")
+@one_line_errors
+def agreement(
+    data: Annotated[Path, typer.Option(help="Directory with SST-2's dev.tsv.")],
+    limit: Annotated[int, typer.Option(help="The first so many sentences.", min=1)] = 30,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Encrypted answers against the plain replaced model, sentence by sentence."""
+    import numpy as np
+
+    from he_runtime.bundle import Bundle
+    from he_runtime.plain_model import logits as plain_logits
+    from services.client.client import Client
+    from services.local import local_server
+
+    directory = bundle_or_shipped(bundle)
+    weights = Bundle.open(directory).weights()
+    sentences = _sentences(data / "dev.tsv", limit)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="thex-client-") as keys, local_server(directory, threads=threads) as server:
+        with Client(server.target, Path(keys), server.authority) as client:
+            client.prepare()
+            for number, (sentence, truth) in enumerate(sentences, 1):
+                started = time.perf_counter()
+                result = client.classify(sentence)
+                seconds = time.perf_counter() - started
+                plain = plain_logits(weights, client.model.embed(*client.tokenise(sentence)))
+                labels = client.model.config.task.labels
+                rows.append(
+                    {
+                        "agree": result.label == labels[int(plain.argmax())],
+                        "right": result.label == labels[truth],
+                        "logit_error": float(np.abs(np.array(result.logits) - plain).max()),
+                        "bucket": result.bucket,
+                        "seconds": seconds,
+                    }
+                )
+                if not as_json:
+                    error_console.print(f"{number}/{len(sentences)} {seconds:.1f} s", end="\r")
+    report = {
+        "count": len(rows),
+        "agree": sum(row["agree"] for row in rows),
+        "right": sum(row["right"] for row in rows),
+        "max_logit_error": max(row["logit_error"] for row in rows),
+        "seconds_per_query": statistics.median(row["seconds"] for row in rows),
+        "seconds_by_bucket": {
+            bucket: statistics.median(row["seconds"] for row in rows if row["bucket"] == bucket)
+            for bucket in sorted({row["bucket"] for row in rows})
+        },
+        "machine": _machine(),
+        "rows": rows,
+    }
+    if as_json:
+        print_json(report)
+    else:
+        console.print({name: value for name, value in report.items() if name != "rows"})
+
+
+def _sentences(path: Path, limit: int) -> list[tuple[str, int]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if reader.fieldnames != ["sentence", "label"]:
+            raise ValueError(f"{path} has the header {reader.fieldnames}; expected SST-2's: sentence, label")
+        rows = [(row["sentence"].strip(), int(row["label"])) for row in reader]
+    return rows[:limit]
+
+
+def _machine() -> dict[str, object]:
+    import os
+    import platform
+
+    processor = platform.processor()
+    with Path("/proc/cpuinfo").open() as file:
+        for line in file:
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    return {"processor": processor, "cores": os.cpu_count(), "python": platform.python_version()}

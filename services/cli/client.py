@@ -1,0 +1,76 @@
+"""`thex keygen` and `thex classify`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from services.cli.common import JsonOption, console, error_console, one_line_errors, print_json
+
+ServerOption = Annotated[str, typer.Option("--server", help="host:port of the server.")]
+KeysOption = Annotated[Path, typer.Option("--keys", help="Directory of this client's keys.")]
+AuthorityOption = Annotated[Path | None, typer.Option("--authority", help="Certificate of the authority to trust.")]
+InsecureOption = Annotated[bool, typer.Option("--insecure", help="No TLS; loopback only.")]
+PassphraseOption = Annotated[
+    str | None, typer.Option(envvar="THEX_PASSPHRASE", help="Protects the secret key; without it a key file does.")
+]
+DEFAULT_KEYS = Path.home() / ".thex" / "keys"
+
+
+@one_line_errors
+def keygen(
+    server: ServerOption = "127.0.0.1:8443",
+    keys: KeysOption = DEFAULT_KEYS,
+    authority: AuthorityOption = None,
+    insecure: InsecureOption = False,
+    passphrase: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make keys for a server's model and upload the evaluation keys; resumes where it stopped."""
+    from services.client.client import Client
+
+    with Progress(console=error_console, transient=True, disable=as_json) as bar:
+        task = bar.add_task("keys", total=None)
+        with Client(
+            server,
+            keys,
+            authority,
+            insecure,
+            passphrase,
+            on_progress=lambda _, done, total: bar.update(task, completed=done, total=total),
+        ) as client:
+            client.prepare()
+            report = {"keys": len(client.plan.keys), "bytes": client.key_bytes, "directory": str(keys)}
+    if as_json:
+        print_json(report)
+    else:
+        console.print(
+            f"{report['keys']} keys, {client.key_bytes / 1e6:.0f} MB, uploaded; the secret key stays in {keys}"
+        )
+
+
+@one_line_errors
+def classify(
+    text: Annotated[str, typer.Argument(help="The text; it is encrypted before it leaves this process.")],
+    server: ServerOption = "127.0.0.1:8443",
+    keys: KeysOption = DEFAULT_KEYS,
+    authority: AuthorityOption = None,
+    insecure: InsecureOption = False,
+    passphrase: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify a text, encrypted."""
+    from services.client.client import Client
+
+    with Client(server, keys, authority, insecure, passphrase) as client:
+        result = client.classify(text)
+    if as_json:
+        print_json(asdict(result))
+        return
+    console.print(f"[bold]{result.label}[/bold]  " + "  ".join(f"{k} {v:.3f}" for k, v in result.probabilities.items()))
+    console.print(
+        f"{result.tokens} tokens; server {result.timings['server']:.1f} s; {result.bytes_up / 1e6:.1f} MB up",
+        style="dim",
+    )

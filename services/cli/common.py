@@ -1,0 +1,65 @@
+"""What every command shares: the shipped bundle, JSON output, and errors in one line."""
+
+import json
+import os
+from collections.abc import Callable
+from functools import wraps
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+SHIPPED_BUNDLE = "sst2-2x128"
+console = Console()
+error_console = Console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def shipped_bundle() -> Path:
+    """The bundle that comes with the package."""
+    return Path(str(resources.files("thex"))) / "bundles" / SHIPPED_BUNDLE
+
+
+def bundle_or_shipped(bundle: Path | None) -> Path:
+    """The bundle asked for."""
+    return bundle if bundle is not None else shipped_bundle()
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Expected failures end with one line and exit code 1; THEX_DEBUG=1 shows the traceback."""
+
+    @wraps(command)
+    def wrapper(*arguments: Any, **options: Any) -> None:
+        from he_runtime.errors import HERuntimeError
+
+        expected: tuple[type[Exception], ...] = (HERuntimeError, OSError, ValueError)
+        try:
+            from services.client.errors import ClientError
+
+            expected = (*expected, ClientError)
+        except ImportError:
+            pass
+        try:
+            command(*arguments, **options)
+        except ImportError as error:
+            if os.environ.get("THEX_DEBUG"):
+                raise
+            error_console.print(
+                f"[red]error:[/red] {error.name} is missing; install the extra that has it, e.g. 'thex\\[client,server]'"
+            )
+            raise typer.Exit(1) from None
+        except expected as error:
+            if os.environ.get("THEX_DEBUG"):
+                raise
+            error_console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return wrapper

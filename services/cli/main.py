@@ -1,0 +1,24 @@
+"""`thex`: train, explain, certs, serve, keygen, classify, demo, bench."""
+
+import typer
+
+from services.cli import bench, client, demo, model, server
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
+app.command("demo")(demo.demo)
+app.command("classify")(client.classify)
+app.command("keygen")(client.keygen)
+app.command("serve")(server.serve)
+app.command("certs")(server.certs)
+app.command("explain")(model.explain)
+app.command("train")(model.train)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

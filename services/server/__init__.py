@@ -1,0 +1,1 @@
+"""The server: an asyncio front that parses and limits, and a spawned worker that computes."""
