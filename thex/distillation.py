@@ -1,0 +1,60 @@
+"""The losses of the workflow. Each takes tensors and returns a scalar."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from thex.config import RangeBounds
+from thex.recorder import Recorder
+
+# The penalty of mean squares is small where few values overflow; this brings it to the size of the other losses.
+RANGE_SCALE = 10.0
+
+
+def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy with class indices, or the mean squared error if there is one output. labels float [batch]."""
+    if logits.shape[1] == 1:
+        return functional.mse_loss(logits[:, 0], labels)
+    return functional.cross_entropy(logits, labels.long())
+
+
+def logit_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """KL divergence from the target's distribution, or the mean squared error if there is one output."""
+    if logits.shape[1] == 1:
+        return functional.mse_loss(logits, target)
+    return functional.kl_div(
+        functional.log_softmax(logits, dim=1),
+        functional.log_softmax(target, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def hidden_loss(student: Recorder, exact: Recorder, mask: torch.Tensor, layers: int) -> torch.Tensor:
+    """Relative squared error of the hidden states after both norms, and half of the attention output's, summed.
+
+    Over real tokens only (mask [batch, tokens]). Relative, so that no layer counts more for being larger.
+    """
+    rows = mask[:, :, None]
+    total = torch.zeros((), device=mask.device)
+    for layer in range(layers):
+        for point, weight in (("attention_output", 0.5), ("normed", 1.0), ("output", 1.0)):
+            target = exact[point, layer]
+            error = ((student[point, layer] - target) * rows).square().sum()
+            total = total + weight * error / (target * rows).square().sum()
+    return total
+
+
+def range_penalty(recorder: Recorder, bounds: RangeBounds, layers: int) -> torch.Tensor:
+    """Mean squared excess over the bounds of scores, preactivations and hidden states (rows of padding too)."""
+    total = torch.zeros((), device=recorder["embedding", -1].device)
+    for layer in range(layers):
+        for point, bound in (
+            ("score", bounds.score),
+            ("preactivation", bounds.preactivation),
+            ("normed", bounds.hidden),
+            ("output", bounds.hidden),
+        ):
+            total = total + functional.relu(recorder[point, layer].abs() - bound).square().mean()
+    return RANGE_SCALE * total
