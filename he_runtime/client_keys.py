@@ -1,7 +1,7 @@
 """Evaluation keys for hybrid key switching, made at the client from SEAL's own encryptions of zero.
 
-SEAL cannot make keys with several special primes, so for each digit it encrypts zero modulo QP and the client adds P·s' to the rows of
-the digit's primes, s' being the key to switch from. This is the standard construction; all randomness is SEAL's.
+SEAL cannot make keys with several special primes, so for each digit it encrypts zero modulo QP and the client adds P·s' to the
+rows of the digit's primes, s' being the key to switch from. This is the standard construction; all randomness is SEAL's.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Sizes and a rough price of a plan, worked out without encrypting anything.
 
-Prices are milliseconds on one thread of a Zen 3 EPYC (AVX2) fitted to the measurements in docs/kernels.md; they tell where time goes,
+Prices are milliseconds on one thread of a Zen 3 EPYC (AVX2), fitted to measurements of a prototype; they tell where time goes,
 not how long your machine takes.
 """
 

@@ -53,7 +53,7 @@ class Parameters:
                 raise ParameterError(f"N={degree} is not in the security table {sorted(MAXIMUM_MODULUS_BITS_128)}")
             if self.modulus_bits > bound:
                 raise ParameterError(
-                    f"log2(QP) is {self.modulus_bits:.1f}, N={degree} allows {bound} at 128 bits; use fewer levels or a larger ring"
+                    f"log2(QP) is {self.modulus_bits:.1f}, N={degree} allows {bound} at 128 bits; use fewer levels or a larger N"
                 )
         largest = max(math.prod(digit) for digit in self.digits(self.maximum_level))
         if math.log2(math.prod(self.special_primes)) < math.log2(largest) + KEY_SWITCH_MARGIN_BITS - 0.5:

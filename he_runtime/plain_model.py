@@ -43,4 +43,4 @@ def _encoder_layer(layer: LayerWeights, heads: int, x: Array) -> Array:
 
 
 def _affine_centred(x: Array, gamma: Array, beta: Array) -> Array:
-    return (x - x.mean(axis=1, keepdims=True)) * gamma + beta
+    return np.asarray((x - x.mean(axis=1, keepdims=True)) * gamma + beta, np.float64)

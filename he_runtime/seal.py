@@ -1,7 +1,7 @@
 """Everything that SEAL does for us, through TenSEAL's low-level binding: keys, encryption, decryption, all randomness.
 
-The only file that imports tenseal. SEAL's own security check is switched off (SEC_LEVEL_TYPE.NONE) because its table is looser than
-ours and ends at N=32768; `Parameters` has checked the same numbers against the 2024 table before a context is made.
+The only file that imports tenseal. SEAL's own security check is switched off (SEC_LEVEL_TYPE.NONE) because its table is looser
+than ours and ends at N=32768; `Parameters` has checked the same numbers against the 2024 table before a context is made.
 """
 
 import math
@@ -119,3 +119,81 @@ class SealClient:
 
 def _id_bytes(parms_id: Any) -> bytes:
     return struct.pack("<4Q", *parms_id)
+
+
+class SealOperations:
+    """SEAL's evaluator with SEAL's own keys: for the reference engine only. Every method returns a new handle.
+
+    SEAL compares scales exactly, so sums set them to one value first; the caller has checked that they agree.
+    """
+
+    def __init__(self, client: SealClient, key: SecretKey, elements: list[int]) -> None:
+        self._client = client
+        self._evaluator = sealapi.Evaluator(client.context)
+        generator = sealapi.KeyGenerator(client.context, key._handle)
+        self._relinearisation = sealapi.RelinKeys()
+        generator.create_relin_keys(self._relinearisation)
+        self._galois = sealapi.GaloisKeys()
+        if elements:
+            generator.create_galois_keys(elements, self._galois)
+
+    def encode(self, values: NDArray[np.float64], level: int, scale: float) -> Any:
+        """A plaintext of real slots [N/2]."""
+        plaintext = sealapi.Plaintext()
+        self._client.encoder.encode(values.tolist(), self._client.parms_id(level + 1), scale, plaintext)
+        return plaintext
+
+    def apply_galois(self, ciphertext: Any, element: int) -> Any:
+        """X -> X^element, switched back to the secret key."""
+        result = sealapi.Ciphertext()
+        self._evaluator.apply_galois(ciphertext, element, self._galois, result)
+        return result
+
+    def multiply_plain(self, ciphertext: Any, plaintext: Any) -> Any:
+        """Product with a plaintext."""
+        result = sealapi.Ciphertext()
+        self._evaluator.multiply_plain(ciphertext, plaintext, result)
+        return result
+
+    def multiply(self, left: Any, right: Any) -> Any:
+        """Relinearised product."""
+        product, result = sealapi.Ciphertext(), sealapi.Ciphertext()
+        self._evaluator.multiply(left, right, product)
+        self._evaluator.relinearize(product, self._relinearisation, result)
+        return result
+
+    def add_many(self, terms: list[Any], scale: float) -> Any:
+        """Sum of ciphertexts."""
+        total = self._scaled(terms[0], scale)
+        for term in terms[1:]:
+            result = sealapi.Ciphertext()
+            self._evaluator.add(total, self._scaled(term, scale), result)
+            total = result
+        return total
+
+    def add_plain(self, ciphertext: Any, plaintext: Any, scale: float) -> Any:
+        """Sum of a ciphertext and a plaintext."""
+        result = sealapi.Ciphertext()
+        plaintext.scale = scale
+        self._evaluator.add_plain(self._scaled(ciphertext, scale), plaintext, result)
+        return result
+
+    def rescale(self, ciphertext: Any, scale: float) -> Any:
+        """Divide by the last prime."""
+        result = sealapi.Ciphertext()
+        self._evaluator.rescale_to_next(ciphertext, result)
+        result.scale = scale
+        return result
+
+    def drop(self, ciphertext: Any, level: int) -> Any:
+        """Fewer primes."""
+        result = sealapi.Ciphertext()
+        self._evaluator.mod_switch_to(ciphertext, self._client.parms_id(level + 1), result)
+        return result
+
+    def _scaled(self, ciphertext: Any, scale: float) -> Any:
+        # The binding has no copy constructor; a switch to the same level copies.
+        copied = sealapi.Ciphertext()
+        self._evaluator.mod_switch_to(ciphertext, ciphertext.parms_id(), copied)
+        copied.scale = scale
+        return copied

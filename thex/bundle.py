@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from approx.activation import QuadraticActivation
 from approx.norm import CentredAffineNorm
+from approx.softmax import LinearSoftmax, QuadraticSoftmax
 from thex.config import TrainingConfig
 from thex.encoder import Encoder, Layer
 from thex.model_card import model_card
@@ -133,6 +135,9 @@ def _server_tensors(model: Encoder) -> dict[str, torch.Tensor]:
             if not isinstance(norm, CentredAffineNorm):
                 raise TypeError("a bundle's norms are affine_centred")
             tensors[f"{prefix}.{name}.weight"], tensors[f"{prefix}.{name}.bias"] = _half(norm.weight), _half(norm.bias)
-        tensors[f"{prefix}.attention.coefficients"] = _half(layer.softmax.replaced.coefficients())
-        tensors[f"{prefix}.activation.coefficients"] = _half(layer.activation.replaced.coefficients())
+        softmax, activation = layer.softmax.replaced, layer.activation.replaced
+        if not isinstance(softmax, QuadraticSoftmax | LinearSoftmax) or not isinstance(activation, QuadraticActivation):
+            raise TypeError("a bundle's softmax and activation are polynomials")
+        tensors[f"{prefix}.attention.coefficients"] = _half(softmax.coefficients())
+        tensors[f"{prefix}.activation.coefficients"] = _half(activation.coefficients())
     return tensors

@@ -7,7 +7,7 @@ import random
 import torch
 
 from approx.activation import QuadraticActivation, fit_activation
-from approx.norm import AffineNorm, fit_norm
+from approx.norm import AffineNorm, ExactNorm, fit_norm
 from approx.softmax import LinearSoftmax, QuadraticSoftmax, fit_softmax
 from thex.config import TrainingConfig
 from thex.data import Encoded, in_order
@@ -38,16 +38,16 @@ def calibrate(model: Encoder, data: Encoded, config: TrainingConfig) -> None:
         model(batch.ids, batch.mask, batch.types, EXACT, recorder)
         real = batch.mask > 0
         pairs = real[:, :, None] & real[:, None, :]
-        for layer in range(config.layers):
+        for number in range(config.layers):
             for point in ("residual", "output_residual", "preactivation"):
-                seen.setdefault((point, layer), []).append(recorder[point, layer][real])
+                seen.setdefault((point, number), []).append(recorder[point, number][real])
             counts = batch.mask.sum(dim=1)[:, None, None, None]
             for point, tensor in (
-                ("score", recorder["score", layer]),
-                ("attention", recorder["attention", layer] * counts),
+                ("score", recorder["score", number]),
+                ("attention", recorder["attention", number] * counts),
             ):
                 per_head = tensor.transpose(0, 1)[:, pairs]
-                seen.setdefault((point, layer), []).append(per_head)
+                seen.setdefault((point, number), []).append(per_head)
     generator = torch.Generator().manual_seed(config.seed)
     for index, layer in enumerate(model.layers):
         if isinstance(layer, Layer):
@@ -65,7 +65,7 @@ def calibrate(model: Encoder, data: Encoded, config: TrainingConfig) -> None:
 
 def _fit_layer(layer: Layer, seen: dict[str, torch.Tensor], generator: torch.Generator) -> None:
     for norm, point in ((layer.attention_norm, "residual"), (layer.output_norm, "output_residual")):
-        if isinstance(norm.replaced, AffineNorm):
+        if isinstance(norm.replaced, AffineNorm) and isinstance(norm.exact, ExactNorm):
             fit_norm(norm.replaced, norm.exact, seen[point])
     softmax = layer.softmax.replaced
     if isinstance(softmax, QuadraticSoftmax | LinearSoftmax):
@@ -80,8 +80,8 @@ def _fit_layer(layer: Layer, seen: dict[str, torch.Tensor], generator: torch.Gen
 def measure_ranges(model: Encoder, data: Encoded, config: TrainingConfig) -> dict[str, object]:
     """Largest absolute values of the replaced model, times the margin: the bundle's `ranges`.
 
-    Over `calibration_sentences` texts and HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty); padding rows are
-    left out, as an encrypted query zeroes or ignores them.
+    Over `calibration_sentences` texts and HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty);
+    padding rows are left out, as an encrypted query zeroes or ignores them.
     """
     model.eval()
     device = next(model.parameters()).device

@@ -149,7 +149,7 @@ def _teacher_logits(run: Run, subset: Encoded, outputs: int) -> torch.Tensor:
         teacher = load_checkpoint(config.teacher, pooling="mean", labels=outputs).to(run.device)
         chosen = run.train.subset(length_weighted_subset(run.train, config.teacher_sentences, 16, 1.0, config.seed + 1))
         for parameter in (*teacher.word.parameters(), *teacher.position.parameters(), *teacher.token_type.parameters()):
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         teacher.train()
         for step in _steps(run, "teacher", teacher, chosen, 32, config.teacher_epochs, config.teacher_learning_rate):
             logits = teacher(step.batch.ids, step.batch.mask, step.batch.types)

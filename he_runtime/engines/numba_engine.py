@@ -35,7 +35,7 @@ class NumbaCiphertext:
     @property
     def level(self) -> int:
         """Rescales left."""
-        return self.residues.shape[1] - 1
+        return int(self.residues.shape[1]) - 1
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class NumbaPlaintext:
     @property
     def level(self) -> int:
         """Level that it was encoded at."""
-        return self.words.shape[0] - 1
+        return int(self.words.shape[0]) - 1
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class NumbaEngine:
     def load_key(self, element: int, level: int, digits: Sequence[tuple[bytes, NDArray[np.uint64]]]) -> None:
         """Keep one evaluation key (element 0: relinearisation).
 
-        Each digit: the seed of its `a` rows, and its b rows uint64 [level+1+special, N], canonical. The rows are conjugated by the
-        inverse automorphism and those of q multiplied by 1/P once, here, so that no rotation has to.
+        Each digit: the seed of its `a` rows, and its b rows uint64 [level+1+special, N], canonical. The rows are conjugated by
+        the inverse automorphism and those of q multiplied by 1/P once, here, so that no rotation has to.
         """
         parameters = self.parameters
         if len(digits) != parameters.digit_count(level) or not 0 <= level <= parameters.maximum_level:

@@ -1,7 +1,7 @@
 """Modular arithmetic in float64: exact products by fused multiply-add.
 
-A residue is a float64 holding an exact integer of absolute value at most a few p, with p below 2**46. For a product, h = fl(a·w) and
-l = fma(a, w, -h) give a·w = h + l exactly; q = rint(a·w/p) is off by at most one, so h - q·p is an exact float64 and the
+A residue is a float64 holding an exact integer of absolute value at most a few p, with p below 2**46. For a product, h = fl(a·w)
+and l = fma(a, w, -h) give a·w = h + l exactly; q = rint(a·w/p) is off by at most one, so h - q·p is an exact float64 and the
 result, h - q·p + l, lies within p of zero. Nothing here may be compiled with fastmath: the formulas need h rounded on its own.
 """
 
@@ -36,7 +36,7 @@ def rint(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
 
 
 @njit(**INLINE)
-def multiply_constant(a: float, w: float, w_over_p: float, p: float) -> float:
+def multiply_constant(a: float, w: float, w_over_p: float, p: float) -> Any:
     """a·w mod p, |result| about p at most, for a constant w with w/p at hand."""
     h = a * w
     q = rint(a * w_over_p)
@@ -44,7 +44,7 @@ def multiply_constant(a: float, w: float, w_over_p: float, p: float) -> float:
 
 
 @njit(**INLINE)
-def multiply(a: float, b: float, p: float, inverse_p: float) -> float:
+def multiply(a: float, b: float, p: float, inverse_p: float) -> Any:
     """a·b mod p, |result| about p at most, for two variables."""
     h = a * b
     q = rint(h * inverse_p)
@@ -52,7 +52,7 @@ def multiply(a: float, b: float, p: float, inverse_p: float) -> float:
 
 
 @njit(**INLINE)
-def reduce(a: float, p: float, inverse_p: float) -> float:
+def reduce(a: float, p: float, inverse_p: float) -> Any:
     """a mod p, |result| at most p/2."""
     return fma(-rint(a * inverse_p), p, a)
 

@@ -30,9 +30,10 @@ def extend(
 ) -> None:
     """extended[j, r] = digit j of `part`, modulo the prime of row r, transformed.
 
-    part [rows of q, N] transformed; coefficients: scratch of the same shape; extended [digits, len(rows), N];
-    rows: for each target, its row in the tables; digit_starts [digits+1]; gadget [q rows, 2]: (Q_j/q_i)^-1/N mod q_i and over q_i;
-    conversion [len(rows), digits, digit size]: Q_j/q_i mod the target prime, and the same over it.
+    part: [rows of q, N], transformed; coefficients: scratch of the same shape; extended: [digits, len(rows), N];
+    rows: for each target, its row in the tables; digit_starts: [digits+1];
+    gadget: [q rows, 2], (Q_j/q_i)^-1/N mod q_i, and the same over q_i;
+    conversion: [len(rows), digits, digit size], Q_j/q_i mod the target prime; conversion_ratios: the same over it.
     """
     level_rows = part.shape[0]
     n = part.shape[1]

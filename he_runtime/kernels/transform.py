@@ -169,4 +169,4 @@ def automorphism(galois_element: int, ring_degree: int) -> NDArray[np.int64]:
     """Permutation of a transformed row under X -> X^g: new[i] = old[permutation[i]]."""
     order = bit_reversed(ring_degree)
     exponents = 2 * order + 1  # row entry i is the value at root^(exponents[i])
-    return order[((galois_element * exponents) % (2 * ring_degree)) >> 1]
+    return np.asarray(order[((galois_element * exponents) % (2 * ring_degree)) >> 1], np.int64)

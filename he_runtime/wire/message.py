@@ -109,7 +109,7 @@ def _refuse_foreign(content: bytes | memoryview) -> None:
     if start == SECRET_STORE_MAGIC or start[:2] == _SEAL_MAGIC:
         raise WireError(
             "secret_key_refused",
-            "this looks like a secret key file or a raw SEAL object: a secret key must never leave its owner; delete what was sent",
+            "this looks like a secret key file or a raw SEAL object; a secret key must never leave its owner",
         )
     if start[: min(8, len(content))] != MAGIC[: min(8, len(content))] or len(content) == 0:
         raise WireError("bad_magic", "not a message of this protocol")

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("inference_pb2.py", "inference_pb2_grpc.py")
+NAMES = ("inference_pb2.py", "inference_pb2.pyi", "inference_pb2_grpc.py")
 
 
 def generate(output: Path) -> None:
@@ -12,7 +12,7 @@ def generate(output: Path) -> None:
     from grpc_tools import protoc
 
     proto = ROOT / "proto" / "thex" / "v1"
-    arguments = ["protoc", f"-I{proto}", f"--python_out={output}", f"--grpc_python_out={output}", "inference.proto"]
+    arguments = ["protoc", f"-I{proto}", f"--python_out={output}", f"--pyi_out={output}", f"--grpc_python_out={output}", "inference.proto"]
     if protoc.main(arguments) != 0:
         raise SystemExit("protoc failed")
     stub = output / "inference_pb2_grpc.py"

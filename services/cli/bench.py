@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -31,6 +31,7 @@ def agreement(
     """Encrypted answers against the plain replaced model, sentence by sentence."""
     import numpy as np
 
+    from benchmarks.machine import machine
     from he_runtime.bundle import Bundle
     from he_runtime.plain_model import logits as plain_logits
     from services.client.client import Client
@@ -40,26 +41,29 @@ def agreement(
     weights = Bundle.open(directory).weights()
     sentences = _sentences(data / "dev.tsv", limit)
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="thex-client-") as keys, local_server(directory, threads=threads) as server:
-        with Client(server.target, Path(keys), server.authority) as client:
-            client.prepare()
-            for number, (sentence, truth) in enumerate(sentences, 1):
-                started = time.perf_counter()
-                result = client.classify(sentence)
-                seconds = time.perf_counter() - started
-                plain = plain_logits(weights, client.model.embed(*client.tokenise(sentence)))
-                labels = client.model.config.task.labels
-                rows.append(
-                    {
-                        "agree": result.label == labels[int(plain.argmax())],
-                        "right": result.label == labels[truth],
-                        "logit_error": float(np.abs(np.array(result.logits) - plain).max()),
-                        "bucket": result.bucket,
-                        "seconds": seconds,
-                    }
-                )
-                if not as_json:
-                    error_console.print(f"{number}/{len(sentences)} {seconds:.1f} s", end="\r")
+    with (
+        tempfile.TemporaryDirectory(prefix="thex-client-") as keys,
+        local_server(directory, threads=threads) as server,
+        Client(server.target, Path(keys), server.authority) as client,
+    ):
+        client.prepare()
+        for number, (sentence, truth) in enumerate(sentences, 1):
+            started = time.perf_counter()
+            result = client.classify(sentence)
+            seconds = time.perf_counter() - started
+            plain = plain_logits(weights, client.model.embed(*client.tokenise(sentence)))
+            labels = client.model.config.task.labels
+            rows.append(
+                {
+                    "agree": result.label == labels[int(plain.argmax())],
+                    "right": result.label == labels[truth],
+                    "logit_error": float(np.abs(np.array(result.logits) - plain).max()),
+                    "bucket": result.bucket,
+                    "seconds": seconds,
+                }
+            )
+            if not as_json:
+                error_console.print(f"{number}/{len(sentences)} {seconds:.1f} s", end="\r")
     report = {
         "count": len(rows),
         "agree": sum(row["agree"] for row in rows),
@@ -70,7 +74,7 @@ def agreement(
             bucket: statistics.median(row["seconds"] for row in rows if row["bucket"] == bucket)
             for bucket in sorted({row["bucket"] for row in rows})
         },
-        "machine": _machine(),
+        "machine": machine(),
         "rows": rows,
     }
     if as_json:
@@ -88,14 +92,25 @@ def _sentences(path: Path, limit: int) -> list[tuple[str, int]]:
     return rows[:limit]
 
 
-def _machine() -> dict[str, object]:
-    import os
-    import platform
+@app.command("kernels")
+@one_line_errors
+def kernels(
+    repeats: Annotated[int, typer.Option(help="Timed runs of each operation; the median counts.", min=3)] = 9,
+    as_json: JsonOption = False,
+) -> None:
+    """Operations of our evaluator beside SEAL's, alternating in one run, one thread each."""
+    from rich.table import Table
 
-    processor = platform.processor()
-    with Path("/proc/cpuinfo").open() as file:
-        for line in file:
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    return {"processor": processor, "cores": os.cpu_count(), "python": platform.python_version()}
+    from benchmarks.kernels import measure
+
+    report = measure(repeats=repeats)
+    if as_json:
+        print_json(report)
+        return
+    table = Table("operation", "ours, ms", "SEAL, ms", "ratio")
+    for row in cast("list[dict[str, Any]]", report["rows"]):
+        table.add_row(
+            row["name"], f"{1e3 * row['seconds']:.2f}", f"{1e3 * row['seal_seconds']:.2f}", f"{row['ratio']:.1f}"
+        )
+    console.print(table)
+    console.print(report["machine"])

@@ -13,6 +13,8 @@ from rich.console import Console
 
 SHIPPED_BUNDLE = "sst2-2x128"
 console = Console()
+if not console.is_terminal:
+    console = Console(width=120)  # tables in files and pipes need no wrapping at 80
 error_console = Console(stderr=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -62,7 +62,7 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def GetClientBundle(  # noqa: N802
         self,
-        request: Any,
+        request: Any,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[messages.FileChunk]:
         """Plan first, then the files of the public half."""

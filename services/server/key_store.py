@@ -52,13 +52,11 @@ class KeyStore:
     def append(self, key_set: str, element: int, offset: int, data: bytes) -> bool:
         """Add a chunk of one key; True when that made it whole.
 
-        A chunk at offset 0 begins the key anew. WireError, and the key's partial file is gone, for anything that is not as planned.
+        A chunk at offset 0 begins the key anew. WireError for anything that is not as planned; the partial file is then gone.
         """
         directory = self.path(key_set)
         if element not in self.model.keys:
-            raise WireError(
-                "unwanted_key", f"Galois element {element} is not among the program's {len(self.model.keys)} keys"
-            )
+            raise WireError("unwanted_key", f"Galois element {element} is not among the program's keys")
         level = self.model.keys[element]
         expected = evaluation_key_bytes(self.model.binding.parameters, level)
         partial = directory / f"{element}.part"
@@ -70,7 +68,7 @@ class KeyStore:
             present = partial.stat().st_size if partial.exists() else 0
             if offset != present:
                 raise WireError(
-                    "wrong_offset", f"a chunk at offset {offset}; this key has {present} bytes so far: begin it anew"
+                    "wrong_offset", f"a chunk at offset {offset}; {present} bytes are here: begin the key anew"
                 )
             if present + len(data) > expected:
                 raise WireError("oversize", f"this key has {expected} bytes; more were sent")

@@ -1,7 +1,7 @@
 """The worker process: owns the evaluator, one job at a time. Sees ciphertexts and evaluation keys only.
 
-It talks to the front over a pipe: ("ready", plan JSON, files) once, then for each job any number of ("progress", done, total) and one
-of ("done", payload), ("refused", reason, message) or ("cancelled",).
+It talks to the front over a pipe: ("ready", plan JSON, files) once, then for each job any number of ("progress", done, total)
+and one of ("done", payload), ("refused", reason, message) or ("cancelled",).
 """
 
 import json

@@ -1,0 +1,1 @@
+"""Every speed figure that the README quotes: `thex bench kernels`, `thex bench agreement`."""
