@@ -301,7 +301,7 @@ class NumbaEngine:
         n = self.parameters.ring_degree
         level = addend0.shape[0] - 1
         specials = len(self.parameters.special_primes)
-        scratch = self._buffer("switch", (specials + 3, n))
+        scratch = self._buffer("switch", (2 * specials + 5, n))
         out = np.empty((2, level + 1, n))
         key_switch.switch(
             extended,
@@ -318,10 +318,10 @@ class NumbaEngine:
             self._special_factors,
             self._down,
             self._down_ratios,
-            scratch[:specials],
-            scratch[specials],
-            scratch[specials + 1],
-            scratch[specials + 2],
+            scratch[: 2 * specials].reshape(2, specials, n),
+            scratch[2 * specials : 2 * specials + 2],
+            scratch[2 * specials + 2 : 2 * specials + 4],
+            scratch[2 * specials + 4],
             out,
         )
         return out

@@ -49,29 +49,51 @@ def extend(
                 continue
             row = rows[r]
             p = primes[row, 0]
-            source, w, ratio = coefficients[start], conversion[r, j, 0], conversion_ratios[r, j, 0]
-            for i in range(n):
-                out[i] = multiply_constant(source[i], w, ratio, p)
-            for k in range(1, stop - start):
-                source, w, ratio = coefficients[start + k], conversion[r, j, k], conversion_ratios[r, j, k]
+            first, w0, ratio0 = coefficients[start], conversion[r, j, 0], conversion_ratios[r, j, 0]
+            if stop - start == 3:  # the digit size of N=32768, summed without going through memory
+                w1, ratio1 = conversion[r, j, 1], conversion_ratios[r, j, 1]
+                w2, ratio2 = conversion[r, j, 2], conversion_ratios[r, j, 2]
+                second, third = coefficients[start + 1], coefficients[start + 2]
                 for i in range(n):
-                    out[i] += multiply_constant(source[i], w, ratio, p)
+                    out[i] = (
+                        multiply_constant(first[i], w0, ratio0, p)
+                        + multiply_constant(second[i], w1, ratio1, p)
+                        + multiply_constant(third[i], w2, ratio2, p)
+                    )
+            else:
+                for i in range(n):
+                    out[i] = multiply_constant(first[i], w0, ratio0, p)
+                for k in range(1, stop - start):
+                    source, w, ratio = coefficients[start + k], conversion[r, j, k], conversion_ratios[r, j, k]
+                    for i in range(n):
+                        out[i] += multiply_constant(source[i], w, ratio, p)
             forward(out, roots[row, 0], roots[row, 1], p)
 
 
 @njit(**KERNEL)
 def _accumulate(
-    digits: Array, low: NDArray[np.int32], high: NDArray[np.int16], half: int, total: Array, p: float, inverse_p: float
+    digits: Array,
+    low: NDArray[np.int32],
+    high: NDArray[np.int16],
+    total0: Array,
+    total1: Array,
+    p: float,
+    inverse_p: float,
 ) -> None:
-    """total = sum over digits of digit·key row. digits [digits, N]; low, high: [digits, 2, N]."""
+    """total_h = sum over digits of digit·key row h, both halves at once: the digits are read once. digits [digits, N]."""
     for j in range(digits.shape[0]):
-        d, lows, highs = digits[j], low[j, half], high[j, half]
+        d = digits[j]
+        low0, high0, low1, high1 = low[j, 0], high[j, 0], low[j, 1], high[j, 1]
         if j == 0:
-            for i in range(total.shape[0]):
-                total[i] = multiply(d[i], fma(float(highs[i]), 4294967296.0, float(lows[i])), p, inverse_p)
+            for i in range(d.shape[0]):
+                x = d[i]
+                total0[i] = multiply(x, fma(float(high0[i]), 4294967296.0, float(low0[i])), p, inverse_p)
+                total1[i] = multiply(x, fma(float(high1[i]), 4294967296.0, float(low1[i])), p, inverse_p)
         else:
-            for i in range(total.shape[0]):
-                total[i] += multiply(d[i], fma(float(highs[i]), 4294967296.0, float(lows[i])), p, inverse_p)
+            for i in range(d.shape[0]):
+                x = d[i]
+                total0[i] += multiply(x, fma(float(high0[i]), 4294967296.0, float(low0[i])), p, inverse_p)
+                total1[i] += multiply(x, fma(float(high1[i]), 4294967296.0, float(low1[i])), p, inverse_p)
 
 
 @njit(**KERNEL)
@@ -100,52 +122,57 @@ def switch(
 
     low, high: packed key [key rows, key digits, 2, N], its special rows after `key_level_rows` rows of q.
     special_factors [special, 2]: (P/p_s)^-1/N mod p_s and over p_s. down [q rows, special]: -(P/p_s)/P mod q_t, and over q_t.
-    Scratch: special [special, N], quotient, total, row [N].
+    Scratch: special [2, special, N], quotient [2, N], total [2, N], row [N].
     """
     q_rows, n = out.shape[1], out.shape[2]
-    digits, specials = extended.shape[0], special.shape[0]
-    for half in range(2):
-        for i in range(n):
-            quotient[i] = 0.0
-        for s in range(specials):
-            table = rows[q_rows + s]
-            p, inverse_p = primes[table, 0], primes[table, 1]
-            x = special[s]
-            key = key_level_rows + s
-            _accumulate(extended[:, q_rows + s], low[key, :digits], high[key, :digits], half, x, p, inverse_p)
+    digits, specials = extended.shape[0], special.shape[1]
+    quotient[:] = 0.0
+    for s in range(specials):
+        table = rows[q_rows + s]
+        p, inverse_p = primes[table, 0], primes[table, 1]
+        key = key_level_rows + s
+        _accumulate(
+            extended[:, q_rows + s], low[key, :digits], high[key, :digits], special[0, s], special[1, s], p, inverse_p
+        )
+        for half in range(2):
+            x, u = special[half, s], quotient[half]
             for i in range(n):
                 x[i] = reduce(x[i], p, inverse_p)
             inverse(x, roots[table, 2], roots[table, 3], p, inverse_p, special_factors[s, 0], special_factors[s, 1])
             for i in range(n):
                 x[i] = reduce(x[i], p, inverse_p)
-                quotient[i] += x[i] * inverse_p
-        # sum_s x_s·(P/p_s) = remainder + u·P with u = rint(sum_s x_s/p_s): u corrects the basis conversion exactly.
+                u[i] += x[i] * inverse_p
+    # sum_s x_s·(P/p_s) = remainder + u·P with u = rint(sum_s x_s/p_s): u corrects the basis conversion exactly.
+    for half in range(2):
         for i in range(n):
-            quotient[i] = rint(quotient[i])
-        for t in range(q_rows):
-            p, inverse_p = primes[t, 0], primes[t, 1]
+            quotient[half, i] = rint(quotient[half, i])
+    for t in range(q_rows):
+        p, inverse_p = primes[t, 0], primes[t, 1]
+        _accumulate(extended[:, t], low[t, :digits], high[t, :digits], total[0], total[1], p, inverse_p)
+        for half in range(2):
+            u, sums = quotient[half], total[half]
+            x, w, ratio = special[half, 0], down[t, 0], down_ratios[t, 0]
             for i in range(n):
-                row[i] = quotient[i]
-            for s in range(specials):
-                x, w, ratio = special[s], down[t, s], down_ratios[t, s]
+                row[i] = u[i] + multiply_constant(x[i], w, ratio, p)
+            for s in range(1, specials):
+                x, w, ratio = special[half, s], down[t, s], down_ratios[t, s]
                 for i in range(n):
                     row[i] += multiply_constant(x[i], w, ratio, p)
             forward(row, roots[t, 0], roots[t, 1], p)
-            _accumulate(extended[:, t], low[t, :digits], high[t, :digits], half, total, p, inverse_p)
             if half == 0:
                 a = addend0[t]
                 for i in range(n):
-                    total[i] = reduce(total[i] + row[i] + a[i], p, inverse_p)
+                    sums[i] = reduce(sums[i] + row[i] + a[i], p, inverse_p)
             elif has_addend1:
                 a = addend1[t]
                 for i in range(n):
-                    total[i] = reduce(total[i] + row[i] + a[i], p, inverse_p)
+                    sums[i] = reduce(sums[i] + row[i] + a[i], p, inverse_p)
             else:
                 for i in range(n):
-                    total[i] = reduce(total[i] + row[i], p, inverse_p)
+                    sums[i] = reduce(sums[i] + row[i], p, inverse_p)
             o = out[half, t]
             for i in range(n):
-                o[i] = total[permutation[i]]
+                o[i] = sums[permutation[i]]
 
 
 @njit(**KERNEL)

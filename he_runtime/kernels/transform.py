@@ -109,7 +109,8 @@ def forward(x: Array, roots: Array, ratios: Array, p: float) -> None:
                 d[j] = b2 - b3
         groups *= 4
         half >>= 2
-    while half >= 1:
+    if half == 4 or half == 1:
+        # An odd number of stages: one alone, and pairs again after it.
         for i in range(groups):
             w1, r1 = roots[groups + i], ratios[groups + i]
             base = 2 * half * i
@@ -120,6 +121,23 @@ def forward(x: Array, roots: Array, ratios: Array, p: float) -> None:
                 x[j + half] = u - t
         groups *= 2
         half >>= 1
+    if half == 2:
+        # The last pair has stride one: written out, the compiler gathers it into vectors.
+        for i in range(groups):
+            w1, r1 = roots[groups + i], ratios[groups + i]
+            w2, r2 = roots[2 * groups + 2 * i], ratios[2 * groups + 2 * i]
+            w3, r3 = roots[2 * groups + 2 * i + 1], ratios[2 * groups + 2 * i + 1]
+            a0, a1 = x[4 * i], x[4 * i + 1]
+            t2 = multiply_constant(x[4 * i + 2], w1, r1, p)
+            t3 = multiply_constant(x[4 * i + 3], w1, r1, p)
+            b0 = a0 + t2
+            b2 = a0 - t2
+            b1 = multiply_constant(a1 + t3, w2, r2, p)
+            b3 = multiply_constant(a1 - t3, w3, r3, p)
+            x[4 * i] = b0 + b1
+            x[4 * i + 1] = b0 - b1
+            x[4 * i + 2] = b2 + b3
+            x[4 * i + 3] = b2 - b3
 
 
 @njit(**KERNEL)
@@ -130,6 +148,23 @@ def inverse(
     n = x.shape[0]
     groups = n >> 1
     span = 1
+    if groups >= 2:
+        half_groups = groups >> 1
+        for i in range(half_groups):
+            w1, r1 = roots[groups + 2 * i], ratios[groups + 2 * i]
+            w2, r2 = roots[groups + 2 * i + 1], ratios[groups + 2 * i + 1]
+            w3, r3 = roots[half_groups + i], ratios[half_groups + i]
+            a0, a1, a2, a3 = x[4 * i], x[4 * i + 1], x[4 * i + 2], x[4 * i + 3]
+            b0 = a0 + a1
+            b1 = multiply_constant(a0 - a1, w1, r1, p)
+            b2 = a2 + a3
+            b3 = multiply_constant(a2 - a3, w2, r2, p)
+            x[4 * i] = reduce(b0 + b2, p, inverse_p)
+            x[4 * i + 2] = multiply_constant(b0 - b2, w3, r3, p)
+            x[4 * i + 1] = b1 + b3
+            x[4 * i + 3] = multiply_constant(b1 - b3, w3, r3, p)
+        groups >>= 2
+        span <<= 2
     while groups >= 2:
         half_groups = groups >> 1
         for i in range(half_groups):
