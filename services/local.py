@@ -48,6 +48,8 @@ def local_server(bundle: Path, *, threads: int = 2) -> Iterator[LocalServer]:
                 yield LocalServer(f"127.0.0.1:{port}", certificates.authority, process.pid)
             finally:
                 process.terminate()
+                if process.stdout is not None:
+                    process.stdout.close()
                 try:
                     process.wait(20)
                 except subprocess.TimeoutExpired:

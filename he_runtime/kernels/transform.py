@@ -109,7 +109,7 @@ def forward(x: Array, roots: Array, ratios: Array, p: float) -> None:
                 d[j] = b2 - b3
         groups *= 4
         half >>= 2
-    if half == 4 or half == 1:
+    if half == 4 or half == 1:  # noqa: PLR1714  (numba compiles a chain, not a set)
         # An odd number of stages: one alone, and pairs again after it.
         for i in range(groups):
             w1, r1 = roots[groups + i], ratios[groups + i]

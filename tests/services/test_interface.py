@@ -1,0 +1,67 @@
+"""Generated code, certificates and the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from typer.testing import CliRunner
+
+from services._pb.generate import NAMES, generate
+from services.certificates import make_certificates
+from services.cli.main import app
+from services.client.connection import is_loopback
+from tests.bundles import write_small_bundle
+
+RUNNER = CliRunner()
+
+
+def test_generated_code_is_that_of_the_proto_files(tmp_path: Path) -> None:
+    generate(tmp_path)
+    for name in NAMES:
+        committed = Path(__file__).parents[2] / "services" / "_pb" / name
+        assert (tmp_path / name).read_text() == committed.read_text(), "run python -m services._pb.generate"
+
+
+def test_certificates_chain_and_keys_are_private(tmp_path: Path) -> None:
+    written = make_certificates(tmp_path, ("example.test", "127.0.0.1"))
+    authority = x509.load_pem_x509_certificate(written.authority.read_bytes())
+    server = x509.load_pem_x509_certificate(written.certificate.read_bytes())
+    server.verify_directly_issued_by(authority)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["example.test"]
+    assert written.private_key.stat().st_mode & 0o777 == 0o600
+
+
+def test_loopback_is_recognised() -> None:
+    assert all(is_loopback(target) for target in ("localhost:1", "127.0.0.1:1", "[::1]:1"))
+    assert not any(is_loopback(target) for target in ("0.0.0.0:1", "example.test:1", "10.0.0.1:1"))
+
+
+def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
+    bundle = str(write_small_bundle(tmp_path / "small"))
+    answer = RUNNER.invoke(app, ["explain", bundle, "--json"])
+    assert answer.exit_code == 0
+    report = json.loads(answer.stdout)
+    assert (report["levels"], report["ring_degree"]) == (8, 16384)
+    assert any("needs 8 levels, N=8192 offers 2" in line for line in report["does_not_fit"])
+    assert report["key_bytes"] == sum(key["bytes"] for key in report["keys"])
+    tables = RUNNER.invoke(app, ["explain", bundle])
+    assert "does not fit" in tables.stdout
+    assert "layer 1: scores" in tables.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "/nowhere"], "is not a bundle"),
+        (["serve", "--insecure", "--address", "0.0.0.0:1"], "loopback"),
+        (["serve", "--certificates", "/nowhere"], "thex certs"),
+        (["bench", "agreement", "--data", "/nowhere"], "No such file"),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str) -> None:
+    answer = RUNNER.invoke(app, arguments)
+    assert answer.exit_code == 1
+    assert message in answer.output
+    assert "Traceback" not in answer.output
