@@ -39,7 +39,7 @@ def test_forward_evaluates_at_bit_reversed_odd_powers_of_the_smallest_root(degre
     (p,) = primes_below(bits, degree, 1)
     tables = make_tables((p,), degree)
     root = smallest_root(p, degree)
-    roots = {r for r in (pow(root, k, p) for k in range(1, 2 * degree, 2))}
+    roots = {pow(root, k, p) for k in range(1, 2 * degree, 2)}
     assert root == min(roots)
     assert pow(root, degree, p) == p - 1
     values = [int(v) for v in np.random.default_rng(degree).integers(0, p, degree)]
