@@ -104,6 +104,7 @@ def test_the_shipped_bundle_is_small_and_says_what_it_scores() -> None:
     assert f"{dev['replaced']:.2f}" in card
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SST2.is_dir(), reason="needs ../shared/data/SST-2, which is not part of the project")
 def test_the_shipped_bundle_scores_what_its_card_says_on_all_dev_sentences() -> None:
     bundle = Bundle.open(shipped_bundle())
