@@ -47,10 +47,12 @@ def train(
 ) -> None:
     """Fine-tune, replace the operations one after another, calibrate, and write a bundle."""
     from thex.config import TrainingConfig
+    from thex.progress import bars
     from thex.training import train as run_training
 
     settings = TrainingConfig() if config is None else TrainingConfig.from_json(config.read_text())
-    report = run_training(settings, data, run, out)
+    with bars() as progress:
+        report = run_training(settings, data, run, out, progress)
     if as_json:
         print_json(report)
     else:

@@ -6,6 +6,7 @@ and one of ("done", payload), ("refused", reason, message) or ("cancelled",).
 
 import json
 import signal
+import sys
 import time
 from collections import OrderedDict
 from multiprocessing.connection import Connection
@@ -36,7 +37,7 @@ class Worker:
         self.engine = NumbaEngine(plan.parameters)
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
         known: dict[tuple[bytes, int, float], Any] = {}
-        self.engine.warm_up()
+        self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
         self.constants = {
             bucket: encode_constants(program, self.engine, known) for bucket, program in plan.programs.items()
         }
