@@ -372,6 +372,10 @@ class NumbaEngine:
         engine = self.without_keys()
         engine.load_key(RELINEARISATION, level, digits)
         zero = engine.from_rows(np.zeros((2, level + 1, n), np.uint64), self.parameters.scale)
+        # A dropped ciphertext is a view with gaps, for which numba compiles again.
+        view = engine.drop(engine.from_rows(np.zeros((2, level + 2, n), np.uint64), self.parameters.scale), level)
+        engine.add(view, view)
+        engine.rescale(engine.product_sum([view], [view]))
         plain = engine.encode(np.ones(2), level, self.parameters.scale)
         engine.rescale(engine.product_sum([zero], [zero]))
         engine.add(
