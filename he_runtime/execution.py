@@ -31,7 +31,7 @@ def encode_constants(
     known = {} if known is None else known
     encoded = []
     for constant in program.constants:
-        key = (constant.values.tobytes(), constant.level, constant.scale)
+        key = (constant.values.dtype.char.encode() + constant.values.tobytes(), constant.level, constant.scale)
         if key not in known:
             known[key] = engine.encode(constant.values, constant.level, constant.scale)
         encoded.append(known[key])
@@ -115,6 +115,12 @@ def _apply(engine: Engine[Any, Any], operation: Operation, operands: list[Any], 
             return [engine.rescale(operands[0])]
         case "drop":
             return [engine.drop(operands[0], operation.target_level)]
+        case "conjugate":
+            return [engine.conjugate(operands[0])]
+        case "combine":
+            return [engine.combine(operands[0], operands[-1], operation.power)]
+        case "reinterpret":
+            return [engine.at_scale(operands[0], 2 * engine.scale(operands[0]))]
         case "add":
             return [engine.add(*operands)]
         case "add_plain":

@@ -19,6 +19,11 @@ RELINEARISATION = 0
 """Galois element that stands for the relinearisation key."""
 
 
+def conjugation_element(parameters: Parameters) -> int:
+    """The Galois element 2N - 1 of complex conjugation."""
+    return 2 * parameters.ring_degree - 1
+
+
 @dataclass(frozen=True)
 class Value:
     """One ciphertext of the program."""
@@ -32,7 +37,7 @@ class Value:
 class Constant:
     """One plaintext: real slots (repeated to fill the ciphertext), to be encoded at this level and scale."""
 
-    values: NDArray[np.float64]
+    values: NDArray[np.float64] | NDArray[np.complex128]
     level: int
     scale: float
 
@@ -51,6 +56,8 @@ class Operation:
     """Level at which the operation works (that of its operands)."""
     target_level: int = 0
     """Level of the results."""
+    power: int = 0
+    """Of i, in `combine`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,8 @@ def key_elements(operation: Operation, parameters: Parameters) -> Iterable[int]:
     """The evaluation keys that one operation uses."""
     if operation.kind == "product_sum":
         return (RELINEARISATION,)
+    if operation.kind == "conjugate":
+        return (conjugation_element(parameters),)
     return tuple(galois_element(step, parameters) for step in operation.steps if step % parameters.slots)
 
 
@@ -202,6 +211,40 @@ class ProgramBuilder:
             total = result
         return total
 
+    def conjugate(self, value: Value) -> Value:
+        """Complex conjugate of every slot. No level."""
+        result = self._value(value.level, value.scale)
+        self._append("conjugate", [value], [result])
+        return result
+
+    def combine(self, left: Value, right: Value, power: int) -> Value:
+        """left + i^power·right, at the lower of their levels."""
+        left, right = self._aligned([left, right])
+        result = self._value(left.level, left.scale)
+        self._append("combine", [left, right], [result], power=power)
+        return result
+
+    def parts(self, value: Value) -> tuple[Value, Value]:
+        """Real and imaginary part, each a real value.
+
+        x + conj(x) is twice the real part; rather than halve it, its scale is said to be twice as large. So is the other's.
+        """
+        mirrored = self.conjugate(value)
+        real = self.combine(value, mirrored, 0)
+        # (x - conj(x))/i = -i·x + i·conj(x), made as i·(conj(x) - x).
+        difference = self.combine(mirrored, value, 2)
+        zero = self.combine(difference, difference, 2)
+        return self._at_twice_the_scale(real), self._at_twice_the_scale(self.combine(zero, difference, 1))
+
+    def real_part(self, value: Value) -> Value:
+        """The real part, at twice the scale."""
+        return self._at_twice_the_scale(self.combine(value, self.conjugate(value), 0))
+
+    def _at_twice_the_scale(self, value: Value) -> Value:
+        result = self._value(value.level, 2 * value.scale)
+        self._append("reinterpret", [value], [result])
+        return result
+
     def add_plain(self, value: Value, vector: NDArray[np.float64]) -> Value:
         """Sum with a plaintext vector; free when it is zero."""
         if not vector.any():
@@ -230,8 +273,8 @@ class ProgramBuilder:
     def _constant(self, vector: NDArray[np.float64], level: int, scale: float) -> int:
         if self.parameters.slots % len(vector):
             raise PlanError(f"{self.stage}: a plaintext of {len(vector)} slots does not divide {self.parameters.slots}")
-        vector = np.asarray(vector, np.float64)
-        key = (vector.tobytes(), level, scale)
+        vector = np.asarray(vector, np.complex128 if np.iscomplexobj(vector) else np.float64)
+        key = (vector.dtype.char.encode() + vector.tobytes(), level, scale)
         if key not in self._known_constants:
             self._known_constants[key] = len(self._constants)
             self._constants.append(Constant(vector, level, scale))
@@ -250,6 +293,7 @@ class ProgramBuilder:
         outputs: Sequence[Value],
         constants: tuple[int, ...] = (),
         steps: tuple[int, ...] = (),
+        power: int = 0,
     ) -> None:
         self._operations.append(
             Operation(
@@ -261,5 +305,6 @@ class ProgramBuilder:
                 steps,
                 inputs[0].level,
                 outputs[0].level,
+                power,
             )
         )

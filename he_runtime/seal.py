@@ -84,8 +84,8 @@ class SealClient:
         """SEAL's symmetric encryptor."""
         return sealapi.Encryptor(self.context, key._handle)
 
-    def encrypt(self, key: SecretKey, slots: NDArray[np.float64], level: int, scale: float) -> SealCiphertext:
-        """A seeded encryption of real slots [N/2] at a level: rows uint64 [1, level+1, N] and the seed of the other part."""
+    def encrypt(self, key: SecretKey, slots: NDArray[Any], level: int, scale: float) -> SealCiphertext:
+        """A seeded encryption of real or complex slots [N/2] at a level: rows uint64 [1, level+1, N] and the seed of the other part."""
         if len(slots) != self.parameters.slots or not np.isfinite(slots).all():
             raise HERuntimeError(f"{len(slots)} values to encrypt; expected {self.parameters.slots} finite ones")
         plaintext = sealapi.Plaintext()
@@ -115,6 +115,12 @@ class SealClient:
         plaintext = sealapi.Plaintext()
         sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, scale), plaintext)
         return np.array(self.encoder.decode_double(plaintext))
+
+    def decrypt_complex(self, key: SecretKey, rows: NDArray[np.uint64], scale: float) -> NDArray[np.complex128]:
+        """Slots complex128 [N/2], as `decrypt` does it."""
+        plaintext = sealapi.Plaintext()
+        sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, scale), plaintext)
+        return np.array(self.encoder.decode_complex(plaintext))
 
 
 def _id_bytes(parms_id: Any) -> bytes:

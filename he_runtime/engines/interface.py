@@ -33,7 +33,7 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         ...
 
     def encode(self, values: NDArray[np.float64], level: int, scale: float) -> Plaintext:
-        """Encode real slots. `values` may be shorter than `slots` if its length divides it: it is then repeated."""
+        """Encode real or complex slots. `values` may be shorter than `slots` if its length divides it: it is then repeated."""
         ...
 
     def rotate(self, ciphertext: Ciphertext, steps: Sequence[int]) -> list[Ciphertext]:
@@ -56,8 +56,20 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         """Forget primes down to `level`; the scale stays."""
         ...
 
+    def at_scale(self, ciphertext: Ciphertext, scale: float) -> Ciphertext:
+        """The same ciphertext, its values read at another scale: they are divided by the ratio of the scales."""
+        ...
+
     def add(self, left: Ciphertext, right: Ciphertext) -> Ciphertext:
         """Sum of two ciphertexts of the same level and scale (relative difference at most SCALE_TOLERANCE)."""
+        ...
+
+    def conjugate(self, ciphertext: Ciphertext) -> Ciphertext:
+        """Complex conjugate of every slot."""
+        ...
+
+    def combine(self, left: Ciphertext, right: Ciphertext, power: int) -> Ciphertext:
+        """left + i^power·right (power 0..3), of the same level and scale. Exact: no level, no noise."""
         ...
 
     def add_plain(self, ciphertext: Ciphertext, plaintext: Plaintext) -> Ciphertext:

@@ -15,11 +15,12 @@ from he_runtime.engines.interface import scales_agree
 from he_runtime.errors import KeyMissingError, PlanError
 from he_runtime.kernels import key_switch, products
 from he_runtime.kernels.arithmetic import centred
+from he_runtime.kernels.combination import combine_two
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
 from he_runtime.kernels.seeds import expand_uniform
 from he_runtime.kernels.transform import TransformTables, automorphism, make_tables
 from he_runtime.parameters import Parameters
-from he_runtime.program import RELINEARISATION, galois_element
+from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 
 Array = NDArray[np.float64]
 FUSED = 4  # plaintext products summed at once
@@ -171,7 +172,7 @@ class NumbaEngine:
         return ciphertext.scale
 
     def encode(self, values: Array, level: int, scale: float) -> NumbaPlaintext:
-        """Encode real slots whose length divides the slots; kept compact."""
+        """Encode real or complex slots whose length divides the slots; kept compact."""
         period = len(values)
         if self.parameters.slots % period:
             raise PlanError(f"a plaintext of {period} slots does not divide {self.parameters.slots}")
@@ -265,6 +266,25 @@ class NumbaEngine:
         out = np.empty(left.residues.shape)
         products.add(left.residues, right.residues, out, self._tables.primes)
         return NumbaCiphertext(out, left.scale)
+
+    def conjugate(self, ciphertext: NumbaCiphertext) -> NumbaCiphertext:
+        """Complex conjugate."""
+        element = conjugation_element(self.parameters)
+        key = self._key(element, ciphertext.level, "conjugation")
+        extended = self._extend(ciphertext.residues[1])
+        switched = self._switch(extended, key, ciphertext.residues[0], None, self._permutation(element))
+        return NumbaCiphertext(switched, ciphertext.scale)
+
+    def combine(self, left: NumbaCiphertext, right: NumbaCiphertext, power: int) -> NumbaCiphertext:
+        """left + i^power·right."""
+        self._same(left.level, right.level, left.scale, right.scale)
+        out = np.empty(left.residues.shape)
+        combine_two(left.residues, right.residues, power, out, self._tables.roots, self._tables.primes)
+        return NumbaCiphertext(out, left.scale)
+
+    def at_scale(self, ciphertext: NumbaCiphertext, scale: float) -> NumbaCiphertext:
+        """The same residues, read at another scale."""
+        return NumbaCiphertext(ciphertext.residues, scale)
 
     def add_plain(self, ciphertext: NumbaCiphertext, plaintext: NumbaPlaintext) -> NumbaCiphertext:
         """Sum of a ciphertext and a plaintext."""
@@ -375,6 +395,8 @@ class NumbaEngine:
         # A dropped ciphertext is a view with gaps, for which numba compiles again.
         view = engine.drop(engine.from_rows(np.zeros((2, level + 2, n), np.uint64), self.parameters.scale), level)
         engine.add(view, view)
+        for left, right in ((view, view), (zero, view), (view, zero), (zero, zero)):
+            engine.combine(left, right, 1)
         engine.rescale(engine.product_sum([view], [view]))
         plain = engine.encode(np.ones(2), level, self.parameters.scale)
         engine.rescale(engine.product_sum([zero], [zero]))

@@ -7,6 +7,7 @@ levels, a rescale without a level, a rotation without its key. Optionally it add
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 from he_runtime.engines.interface import scales_agree
 from he_runtime.errors import KeyMissingError, PlanError, RangeError
 from he_runtime.parameters import Parameters
-from he_runtime.program import RELINEARISATION, galois_element
+from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 
 
 @dataclass(frozen=True)
 class PlainCiphertext:
-    """What a ciphertext would decrypt to: slots float64 [N/2], with its level and scale."""
+    """What a ciphertext would decrypt to: slots [N/2], real or complex, with its level and scale."""
 
-    slots: NDArray[np.float64]
+    slots: NDArray[Any]
     level: int
     scale: float
 
@@ -30,7 +31,7 @@ class PlainCiphertext:
 class PlainPlaintext:
     """An encoded vector, rounded as its scale rounds it; [period] float64."""
 
-    values: NDArray[np.float64]
+    values: NDArray[Any]
     level: int
     scale: float
 
@@ -62,18 +63,18 @@ class PlainEngine:
         """Scale of the values."""
         return ciphertext.scale
 
-    def encrypt(self, slots: NDArray[np.float64], level: int, scale: float) -> PlainCiphertext:
+    def encrypt(self, slots: NDArray[Any], level: int, scale: float) -> PlainCiphertext:
         """What the client's encryption would give. Noise: a fresh symmetric encryption's error has deviation 3.2."""
         return self._checked(slots, level, scale, noise=3.2)
 
-    def encode(self, values: NDArray[np.float64], level: int, scale: float) -> PlainPlaintext:
+    def encode(self, values: NDArray[Any], level: int, scale: float) -> PlainPlaintext:
         """Round as encoding does: coefficients to integers, so slots by about sqrt(N/12)/scale."""
         if self.parameters.slots % len(values):
             raise PlanError(f"a plaintext of {len(values)} slots does not divide {self.parameters.slots}")
         if self.noise:
             deviation = math.sqrt(self.parameters.ring_degree / 12) / scale
             values = values + self._random.normal(scale=deviation, size=len(values))
-        return PlainPlaintext(np.asarray(values, np.float64), level, scale)
+        return PlainPlaintext(np.asarray(values), level, scale)
 
     def rotate(self, ciphertext: PlainCiphertext, steps: Sequence[int]) -> list[PlainCiphertext]:
         """Left rotations."""
@@ -92,7 +93,7 @@ class PlainEngine:
     ) -> PlainCiphertext:
         """Sum of products with plaintexts; no rescale."""
         first, level = ciphertexts[0], ciphertexts[0].level
-        total = np.zeros(self.parameters.slots)
+        total = np.zeros(self.parameters.slots, np.complex128)
         for ciphertext, plaintext in zip(ciphertexts, plaintexts, strict=True):
             self._same(first.level, ciphertext.level, first.scale, ciphertext.scale)
             self._same(level, plaintext.level, plaintexts[0].scale, plaintext.scale)
@@ -104,7 +105,7 @@ class PlainEngine:
         """Sum of products, relinearised once; no rescale."""
         level, scale = left[0].level, left[0].scale * right[0].scale
         self._need_key(RELINEARISATION, level, "relinearisation")
-        total = np.zeros(self.parameters.slots)
+        total = np.zeros(self.parameters.slots, np.complex128)
         for a, b in zip(left, right, strict=True):
             self._same(level, a.level, scale, a.scale * b.scale)
             self._same(level, b.level, scale, a.scale * b.scale)
@@ -131,6 +132,20 @@ class PlainEngine:
         self._same(left.level, right.level, left.scale, right.scale)
         return self._checked(left.slots + right.slots, left.level, left.scale)
 
+    def conjugate(self, ciphertext: PlainCiphertext) -> PlainCiphertext:
+        """Complex conjugate."""
+        self._need_key(conjugation_element(self.parameters), ciphertext.level, "conjugation")
+        return self._checked(np.conj(ciphertext.slots), ciphertext.level, ciphertext.scale, noise=self._switch_noise())
+
+    def combine(self, left: PlainCiphertext, right: PlainCiphertext, power: int) -> PlainCiphertext:
+        """left + i^power·right."""
+        self._same(left.level, right.level, left.scale, right.scale)
+        return self._checked(left.slots + 1j**power * right.slots, left.level, left.scale)
+
+    def at_scale(self, ciphertext: PlainCiphertext, scale: float) -> PlainCiphertext:
+        """The values divided by the ratio of the scales."""
+        return PlainCiphertext(ciphertext.slots * (ciphertext.scale / scale), ciphertext.level, scale)
+
     def add_plain(self, ciphertext: PlainCiphertext, plaintext: PlainPlaintext) -> PlainCiphertext:
         """Sum of a ciphertext and a plaintext."""
         self._same(ciphertext.level, plaintext.level, ciphertext.scale, plaintext.scale)
@@ -142,7 +157,7 @@ class PlainEngine:
         """Deviation of key switching: dominated by the rounding of the division by P."""
         return math.sqrt((1 + 2 * self.parameters.ring_degree / 3) / 12) * 2
 
-    def _checked(self, slots: NDArray[np.float64], level: int, scale: float, noise: float = 0.0) -> PlainCiphertext:
+    def _checked(self, slots: NDArray[Any], level: int, scale: float, noise: float = 0.0) -> PlainCiphertext:
         """The result, refused when its coefficients would wrap around q_0...q_level."""
         if self.noise and noise:
             deviation = noise * math.sqrt(self.parameters.ring_degree) / scale

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.interface import scales_agree
 from he_runtime.errors import KeyMissingError, PlanError
+from he_runtime.kernels.transform import smallest_root
 from he_runtime.parameters import Parameters
-from he_runtime.program import galois_element
+from he_runtime.program import conjugation_element, galois_element
 from he_runtime.seal import SealClient, SealOperations, SecretKey
 
 
@@ -43,6 +44,7 @@ class SealEngine:
             {galois_element(step, self.parameters) for step in self.steps if step % self.parameters.slots}
         )
         self._elements = set(elements)
+        elements.append(conjugation_element(self.parameters))
         self._operations = SealOperations(self.client, self.secret, elements)
 
     @property
@@ -127,6 +129,27 @@ class SealEngine:
         """Sum of ciphertexts."""
         self._same(left.level, right.level, left.scale, right.scale)
         return SealHandle(self._operations.add_many([left.handle, right.handle], left.scale), left.level, left.scale)
+
+    def conjugate(self, ciphertext: SealHandle) -> SealHandle:
+        """Complex conjugate."""
+        conjugated = self._operations.apply_galois(ciphertext.handle, conjugation_element(self.parameters))
+        return SealHandle(conjugated, ciphertext.level, ciphertext.scale)
+
+    def combine(self, left: SealHandle, right: SealHandle, power: int) -> SealHandle:
+        """left + i^power·right. SEAL has no product with X^(N/2), so it is done on the residues, in Python's integers."""
+        self._same(left.level, right.level, left.scale, right.scale)
+        rows, half = self.to_rows(right).astype(object), self.parameters.slots
+        for row, prime in enumerate(self.parameters.primes[: right.level + 1]):
+            root = smallest_root(prime, self.parameters.ring_degree)
+            unit = pow(root, half * power, prime)
+            rows[:, row, :half] = rows[:, row, :half] * unit % prime
+            rows[:, row, half:] = rows[:, row, half:] * pow(root, 3 * half * power, prime) % prime
+        turned = self.from_rows(rows.astype(np.uint64), right.scale)
+        return SealHandle(self._operations.add_many([left.handle, turned.handle], left.scale), left.level, left.scale)
+
+    def at_scale(self, ciphertext: SealHandle, scale: float) -> SealHandle:
+        """The same ciphertext, read at another scale."""
+        return SealHandle(self._operations.add_many([ciphertext.handle], scale), ciphertext.level, scale)
 
     def add_plain(self, ciphertext: SealHandle, plaintext: SealHandle) -> SealHandle:
         """Sum of a ciphertext and a plaintext."""

@@ -1,8 +1,10 @@
-"""CKKS encoding of real slots (Cheon, Kim, Kim and Song 2017) to compact transformed residues.
+"""CKKS encoding of slots (Cheon, Kim, Kim and Song 2017) to compact transformed residues.
 
 Slot j is the value at root^(3^j). A vector of period m is a polynomial in X^(N/2m), so it is encoded in the ring of degree 2m,
 whose transform uses a prefix of the same tables; each of its 2m words stands for a run of N/2m words of the large ring.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -24,12 +26,12 @@ def encoding_positions(period: int) -> NDArray[np.int64]:
     return positions
 
 
-def coefficients(values: Array, scale: float, positions: NDArray[np.int64]) -> Array:
-    """Integer coefficients, float64 [2·period], of the polynomial whose slots are values·scale. values: [period]."""
+def coefficients(values: NDArray[Any], scale: float, positions: NDArray[np.int64]) -> Array:
+    """Integer coefficients, float64 [2·period], of the polynomial whose slots are values·scale. values: real or complex [period]."""
     degree = 2 * len(values)
     spectrum = np.zeros(degree, np.complex128)
     spectrum[positions] = values
-    spectrum[degree - 1 - positions] = values  # conjugate slots of a real vector
+    spectrum[degree - 1 - positions] = np.conj(values)  # so that the polynomial is real
     twist = np.exp(-1j * np.pi * np.arange(degree) / degree)
     return np.asarray(np.rint((np.fft.fft(spectrum) / degree * twist).real * scale), np.float64)
 

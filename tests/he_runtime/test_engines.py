@@ -15,7 +15,7 @@ from he_runtime.errors import KeyMissingError, PlanError
 from he_runtime.execution import encode_constants, run
 from he_runtime.parameters import make_parameters
 from he_runtime.plain_model import logits as plain_logits
-from he_runtime.program import RELINEARISATION, galois_element
+from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 from he_runtime.seal import SealClient
 from tests.he_runtime.test_lowering import tiny_plan
 from tests.random_models import random_text, random_weights
@@ -48,7 +48,7 @@ def rigs() -> dict[str, Rig]:
     client = SealClient(PARAMETERS)
     secret = client.generate_secret_key()
     numba = NumbaEngine(PARAMETERS)
-    wanted = {RELINEARISATION: LEVELS}
+    wanted = {RELINEARISATION: LEVELS, conjugation_element(PARAMETERS): LEVELS}
     for step in STEPS:
         wanted[galois_element(step, PARAMETERS)] = 2 if step == LOW_STEP else LEVELS
     for key in make_evaluation_keys(client, secret, wanted):
@@ -62,7 +62,7 @@ def rigs() -> dict[str, Rig]:
         return numba.to_rows(numba.from_seeded(fresh.seed, fresh.rows[0], SCALE))
 
     def read(engine: Any) -> Any:
-        return lambda ciphertext: client.decrypt(secret, engine.to_rows(ciphertext), ciphertext.scale)
+        return lambda ciphertext: client.decrypt_complex(secret, engine.to_rows(ciphertext), ciphertext.scale)
 
     return {
         "plain": Rig(
@@ -230,3 +230,24 @@ def test_one_program_on_three_engines() -> None:
     # 60 operations on values of size one, each adding at most TOLERANCE/10 (one deviation).
     np.testing.assert_allclose(answers["numba"], answers["plain"], rtol=0, atol=6 * TOLERANCE)
     np.testing.assert_allclose(answers["seal"], answers["plain"], rtol=0, atol=6 * SEAL_TOLERANCE)
+
+
+def test_conjugation_and_powers_of_i(rig: Rig) -> None:
+    a, b = vector(1) + 1j * vector(2), vector(3) - 1j * vector(4)
+    left, right = rig.encrypt(a), rig.encrypt(b)
+    np.testing.assert_allclose(rig.decrypt(rig.engine.conjugate(left)), a.conj(), rtol=0, atol=rig.tolerance)
+    for power in range(4):
+        combined = rig.engine.combine(left, right, power)
+        np.testing.assert_allclose(rig.decrypt(combined), a + 1j**power * b, rtol=0, atol=rig.tolerance)
+
+
+def test_complex_plaintexts(rig: Rig) -> None:
+    a, period = vector(1) + 1j * vector(2), (vector(3) + 1j * vector(4))[:64]
+    weights = rig.engine.encode(period, LEVELS, SCALE)
+    product = rig.engine.rescale(rig.engine.weighted_sum([rig.encrypt(a)], [weights]))
+    np.testing.assert_allclose(rig.decrypt(product), a * np.resize(period, SLOTS), rtol=0, atol=2 * rig.tolerance)
+
+
+def test_another_scale_divides_the_values(rig: Rig) -> None:
+    halved = rig.engine.at_scale(rig.encrypt(vector(1)), 2 * SCALE)
+    np.testing.assert_allclose(rig.decrypt(halved), vector(1) / 2, rtol=0, atol=rig.tolerance)
