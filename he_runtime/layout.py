@@ -70,7 +70,7 @@ class Layout:
 
     def unpack_row(self, slots: NDArray[np.float64], features: int, token: int = 0) -> NDArray[np.float64]:
         """Features of one token of a block: float64 [features]."""
-        return np.array(slots[token * self.row : token * self.row + features], np.float64)
+        return np.array(slots[token * self.row : token * self.row + features].real, np.float64)
 
     def row_vector(self, features: NDArray[np.float64], *, both_copies: bool) -> NDArray[np.float64]:
         """A plaintext of one row, repeated by the engine over all tokens: [2W]."""

@@ -57,7 +57,7 @@ class Operation:
     target_level: int = 0
     """Level of the results."""
     power: int = 0
-    """Of i, in `combine`."""
+    """Of X^(N/2), in `combine`."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ class ProgramBuilder:
     _constants: list[Constant] = field(default_factory=list)
     _values: int = 0
     _dropped: dict[tuple[int, int], Value] = field(default_factory=dict)
+    _rotated: dict[int, dict[int, Value]] = field(default_factory=dict)
     _known_constants: dict[tuple[bytes, int, float], int] = field(default_factory=dict)
 
     def input(self, name: str, level: int) -> Value:
@@ -137,14 +138,14 @@ class ProgramBuilder:
         self._outputs[name] = self.drop(value, 0)
 
     def rotate(self, value: Value, steps: Sequence[int]) -> list[Value]:
-        """Left rotations by several steps, sharing one decomposition; step 0 costs nothing. No level."""
+        """Left rotations by several steps, sharing one decomposition; step 0 costs nothing, nor does what was rotated before."""
         slots = self.parameters.slots
-        distinct = tuple(dict.fromkeys(step % slots for step in steps if step % slots))
-        rotated = {0: value}
-        if distinct:
-            outputs = [self._value(value.level, value.scale) for _ in distinct]
-            self._append("rotate", [value], outputs, steps=distinct)
-            rotated.update(zip(distinct, outputs, strict=True))
+        rotated = self._rotated.setdefault(value.identity, {0: value})
+        missing = tuple(dict.fromkeys(step % slots for step in steps if step % slots not in rotated))
+        if missing:
+            outputs = [self._value(value.level, value.scale) for _ in missing]
+            self._append("rotate", [value], outputs, steps=missing)
+            rotated.update(zip(missing, outputs, strict=True))
         return [rotated[step % slots] for step in steps]
 
     def weighted_sum(
@@ -218,20 +219,20 @@ class ProgramBuilder:
         return result
 
     def combine(self, left: Value, right: Value, power: int) -> Value:
-        """left + i^power·right, at the lower of their levels."""
+        """left + X^(power·N/2)·right, at the lower of their levels (see `interface.quarter_turns`)."""
         left, right = self._aligned([left, right])
         result = self._value(left.level, left.scale)
         self._append("combine", [left, right], [result], power=power)
         return result
 
     def parts(self, value: Value) -> tuple[Value, Value]:
-        """Real and imaginary part, each a real value.
+        """Of a + X^(N/2)·b, a and b real: both.
 
-        x + conj(x) is twice the real part; rather than halve it, its scale is said to be twice as large. So is the other's.
+        x + conj(x) is 2a; rather than halve it, its scale is said to be twice as large. So is that of 2b.
         """
         mirrored = self.conjugate(value)
         real = self.combine(value, mirrored, 0)
-        # (x - conj(x))/i = -i·x + i·conj(x), made as i·(conj(x) - x).
+        # x - conj(x) = 2·X^(N/2)·b, and X^(N/2) is its own inverse but for the sign.
         difference = self.combine(mirrored, value, 2)
         zero = self.combine(difference, difference, 2)
         return self._at_twice_the_scale(real), self._at_twice_the_scale(self.combine(zero, difference, 1))

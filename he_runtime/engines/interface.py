@@ -69,7 +69,10 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         ...
 
     def combine(self, left: Ciphertext, right: Ciphertext, power: int) -> Ciphertext:
-        """left + i^power·right (power 0..3), of the same level and scale. Exact: no level, no noise."""
+        """left + X^(power·N/2)·right (power 0..3), of the same level and scale. Exact: no level, no noise.
+
+        What X^(N/2) is in the slots, `quarter_turns` says.
+        """
         ...
 
     def add_plain(self, ciphertext: Ciphertext, plaintext: Plaintext) -> Ciphertext:
@@ -79,6 +82,11 @@ class Engine(Protocol[Ciphertext, Plaintext]):
 
 # Scales that differ by less than this add with an error far below the noise: 2**-36 of the value.
 SCALE_TOLERANCE = 2.0**-36
+
+
+def quarter_turns(slots: int, power: int = 1) -> NDArray[np.complex128]:
+    """X^(power·N/2) in the slots: i^power in even ones, (-i)^power in odd ones, because slot j lies at root^(3^j)."""
+    return np.resize(np.array([1j, -1j]) ** power, slots)
 
 
 def scales_agree(left: float, right: float) -> bool:

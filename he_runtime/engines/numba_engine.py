@@ -276,7 +276,7 @@ class NumbaEngine:
         return NumbaCiphertext(switched, ciphertext.scale)
 
     def combine(self, left: NumbaCiphertext, right: NumbaCiphertext, power: int) -> NumbaCiphertext:
-        """left + i^power·right."""
+        """left + X^(power·N/2)·right."""
         self._same(left.level, right.level, left.scale, right.scale)
         out = np.empty(left.residues.shape)
         combine_two(left.residues, right.residues, power, out, self._tables.roots, self._tables.primes)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.engines.interface import scales_agree
+from he_runtime.engines.interface import quarter_turns, scales_agree
 from he_runtime.errors import KeyMissingError, PlanError, RangeError
 from he_runtime.parameters import Parameters
 from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
@@ -138,9 +138,9 @@ class PlainEngine:
         return self._checked(np.conj(ciphertext.slots), ciphertext.level, ciphertext.scale, noise=self._switch_noise())
 
     def combine(self, left: PlainCiphertext, right: PlainCiphertext, power: int) -> PlainCiphertext:
-        """left + i^power·right."""
+        """left + X^(power·N/2)·right."""
         self._same(left.level, right.level, left.scale, right.scale)
-        return self._checked(left.slots + 1j**power * right.slots, left.level, left.scale)
+        return self._checked(left.slots + quarter_turns(len(right.slots), power) * right.slots, left.level, left.scale)
 
     def at_scale(self, ciphertext: PlainCiphertext, scale: float) -> PlainCiphertext:
         """The values divided by the ratio of the scales."""

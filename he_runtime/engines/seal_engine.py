@@ -136,7 +136,7 @@ class SealEngine:
         return SealHandle(conjugated, ciphertext.level, ciphertext.scale)
 
     def combine(self, left: SealHandle, right: SealHandle, power: int) -> SealHandle:
-        """left + i^power·right. SEAL has no product with X^(N/2), so it is done on the residues, in Python's integers."""
+        """left + X^(power·N/2)·right. SEAL has no product with X^(N/2), so it is done on the residues, in Python's integers."""
         self._same(left.level, right.level, left.scale, right.scale)
         rows, half = self.to_rows(right).astype(object), self.parameters.slots
         for row, prime in enumerate(self.parameters.primes[: right.level + 1]):

@@ -1,4 +1,4 @@
-"""Sums of ciphertexts times powers of i: a product with i is one with X^(N/2), exact and free of levels.
+"""Sums of ciphertexts times powers of X^(N/2), a fourth root of unity: exact and free of levels.
 
 In SEAL's order the first half of a transformed row holds the values at roots where X^(N/2) is I, the second half where it is -I.
 """
@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 @njit(**KERNEL)
 def combine_two(a: Array, b: Array, power: int, out: Array, roots: Array, primes: Array) -> None:
-    """out = a + i^power·b, reduced. All [2, rows, N]; roots: [rows, 4, N], whose entry 1 is I."""
+    """out = a + X^(power·N/2)·b, reduced. All [2, rows, N]; roots: [rows, 4, N], whose entry 1 is I."""
     half = a.shape[2] // 2
     sign = 1.0 if power < 2 else -1.0
     for part in range(2):

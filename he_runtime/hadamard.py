@@ -1,0 +1,507 @@
+"""Lowering with attention as Hadamard sums (after Jiang, Kim, Lauter and Song 2018), rows and skew as in `rows`.
+
+Scores of all token shifts lie side by side in a row, so that one relinearisation, one square and one product sum serve them all:
+
+    S[t, w] = sum_k Q[t, c(w+k)]·K[t+w, c(w+k)]        Q rotated by k, the skewed K by k along the skew
+    Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows
+
+Two real values share a slot wherever both meet the same operation: a + X^(N/2)·b. The skew costs a level: a layer takes 7
+(6 with linear attention), the logits one more.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.errors import PlanError
+from he_runtime.lowering import Shape
+from he_runtime.network import Affine, Layer, Network
+from he_runtime.parameters import Parameters
+from he_runtime.program import Program, ProgramBuilder, Value
+from he_runtime.rows import RowLayout
+
+Array = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+Blocks = list[Value]
+"""One tensor: a ciphertext for each block of tokens."""
+
+HOISTED = 8
+"""Rotations by multiples of a step are made eight at a time, so that 8 keys serve any number of them."""
+
+
+def levels_needed_with_hadamard_sums(network: Network) -> int:
+    """Levels of the program: what a fresh ciphertext must offer."""
+    return 1 + sum(6 + bool(layer.attention[:, 0].any()) for layer in network.layers)
+
+
+@dataclass(frozen=True)
+class State:
+    """What a layer reads: ciphertexts repeated along their rows, each holding one or two blocks of W features.
+
+    `blocks` says which: (a, b) for a + X^(N/2)·b, (a, None) for a alone, counted over the concatenated, padded state arrays.
+    """
+
+    parts: tuple[tuple[Blocks, tuple[int, int | None]], ...]
+
+
+class HadamardLowering:
+    """Lowers one network for one bucket. PlanError where the ring is too small for its rows or its levels."""
+
+    def __init__(self, network: Network, parameters: Parameters, bucket: int) -> None:
+        self.network = network
+        self.shape = Shape.of(network)
+        shape = self.shape
+        self.layout = RowLayout.choose(
+            parameters.slots, shape.width, shape.padded_heads, shape.padded_head_size, bucket
+        )
+        self.row_kinds = 1 << shape.wide_blocks.bit_length()
+        if self.layout.block_tokens < self.row_kinds:
+            raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
+        self.builder = ProgramBuilder(parameters)
+        self.scale = parameters.scale
+        self.baby_steps = 1 << math.ceil(math.log2(shape.width) / 2)
+
+    def program(self) -> Program:
+        """The whole program of the bucket."""
+        builder, layout = self.builder, self.layout
+        top = levels_needed_with_hadamard_sums(self.network)
+        if top > builder.parameters.maximum_level:
+            ring_degree, offered = builder.parameters.ring_degree, builder.parameters.maximum_level
+            raise PlanError(f"needs {top} levels, this chain of N={ring_degree} offers {offered}; use a longer chain")
+        builder.stage = "input"
+        text, mask = [], []
+        for block in range(layout.blocks):
+            features, masks = builder.parts(builder.input(f"text.{block}", top))
+            text.append(features)
+            mask.append(masks)
+        state = State(((text, (0, None)),))
+        for index, layer in enumerate(self.network.layers[:-1]):
+            state = self._layer(f"layer {index + 1}", layer, state, mask)
+        self._last_layer(f"layer {len(self.network.layers)}", self.network.layers[-1], state, mask)
+        return builder.build()
+
+    # --- a layer on all tokens -------------------------------------------------------------------------------------
+
+    def _layer(self, name: str, layer: Layer, state: State, mask: Blocks) -> State:
+        builder, layout = self.builder, self.layout
+        builder.stage = f"{name}: query, key, value"
+        x = state.parts[0][0] if layer.stream is None else self._repeated(self._stream(layer, state), layout.row // 2)
+        queries, pairs = [], []
+        for group in range(layout.groups):
+            features = layout.pattern_features(group)
+            query = self._columns(layer.query, features)
+            key = self._columns(layer.key, features)
+            value = self._columns(layer.value, self._value_features(group))
+            if layer.stream is None:
+                queries.append(self._product([(x, self._plain(query, 0))], query.bias))
+                both = self._paired(self._plain(key, 0), self._plain(value, 0))
+                pairs.append(self._product([(x, both)], self._paired_bias(key.bias, value.bias)))
+                continue
+            queries.append(self._from_state(state, query))
+            keys = self._from_state(state, key)
+            if not layer.value_reads_state:
+                value = value.after(layer.stream)  # one level earlier: values are skewed together with the keys
+            values = self._from_state(state, value)
+            pairs.append([builder.combine(a, b, 1) for a, b in zip(keys, values, strict=True)])
+        queries = [self._repeated(blocks, layout.pattern, once=True) for blocks in queries]
+        builder.stage = f"{name}: skew of keys and values"
+        skewed = [[builder.parts(self._skew(block)) for block in blocks] for blocks in pairs]
+        # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
+        keys_by_group = [
+            self._repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed
+        ]
+        values_by_group = [
+            [builder.multiply([value], [masks]) for (_, value), masks in zip(blocks, mask, strict=True)]
+            for blocks in skewed
+        ]
+        context: list[Blocks] = [[] for _ in range(layout.blocks)]
+        for group in range(layout.groups):
+            builder.stage = f"{name}: scores"
+            scores = self._scores(queries[group], keys_by_group[group])
+            builder.stage = f"{name}: attention polynomial"
+            attention = [[self._polynomial(layer, score, group) for score in row] for row in scores]
+            builder.stage = f"{name}: attention times value"
+            for block, part in enumerate(self._attend(attention, values_by_group[group])):
+                context[block].extend(builder.rotate(part, [-group * layout.group * layout.head_size]))
+        merged = [builder.real_part(builder.add(parts)) for parts in context]
+        return self._feed_forward(name, layer, self._repeated(merged, layout.width), x)
+
+    def _scores(self, query: Blocks, key: Blocks) -> list[list[Value]]:
+        """S of every block of queries with every block of keys, periodic along B·tokens positions of a line. 1 level."""
+        builder, layout = self.builder, self.layout
+        step, along = layout.group, layout.group - layout.row
+        half = layout.window // 2
+        if half:
+            query = [builder.combine(q, *builder.rotate(q, [step * half]), 3) for q in query]
+            key = [builder.combine(k, *builder.rotate(k, [along * half]), 1) for k in key]
+        turned_queries = [self._multiples(q, step, half or 1) for q in query]
+        turned_keys = [self._multiples(k, along, half or 1) for k in key]
+        scores = []
+        for turned_query in turned_queries:
+            row = []
+            for turned_key in turned_keys:
+                score = builder.multiply(turned_query, turned_key)
+                score = builder.real_part(score) if half else score
+                for bit in range(layout.parts.bit_length() - 1):
+                    score = builder.add(
+                        [score, *builder.rotate(score, [layout.group * layout.block_tokens << bit])]
+                    )
+                row.append(score)
+            scores.append(row)
+        return scores
+
+    def _polynomial(self, layer: Layer, score: Value, group: int) -> Value:
+        """(score + β)² + γ, or score + γ: what folding left of the attention polynomial. 1 level (linear: 0)."""
+        builder, heads = self.builder, self.layout.head_of_position(group)
+
+        def by_head(per_head: Array) -> Array:
+            padded = np.zeros(self.shape.padded_heads)
+            padded[: len(per_head)] = per_head
+            return np.asarray(padded[heads], np.float64)
+
+        if layer.attention[:, 0].any():
+            score = builder.add_plain(score, by_head(layer.score_shift))
+            score = builder.multiply([score], [score])
+        return builder.add_plain(score, by_head(layer.attention[:, 2]))
+
+    def _attend(self, attention: list[list[Value]], value: Blocks) -> Blocks:
+        """Y of every block, whose real part counts. 1 level."""
+        builder, layout = self.builder, self.layout
+        half = layout.block_tokens // 2
+        level = attention[0][0].level
+        value = [builder.drop(v, level) for v in value]
+        ahead = [builder.rotate(v, [half * layout.row])[0] for v in value]
+        # A rotation by an odd step turns the sign of X^(N/2) in the slots, so its partner must have the other sign.
+        turned_values = []
+        for v, other in zip(value, ahead, strict=True):
+            even, *odd = [builder.combine(v, other, power) for power in ((1, 3) if layout.group % 2 else (1,))]
+            if odd:
+                evens = self._multiples(even, 2 * layout.row, -(-half // 2))
+                odds = self._multiples(*builder.rotate(odd[0], [layout.row]), 2 * layout.row, half // 2)
+                turned_values.append([(evens, odds)[k % 2][k // 2] for k in range(half)])
+            else:
+                turned_values.append(self._multiples(even, layout.row, half))
+        results = []
+        for row in attention:
+            left: list[Value] = []
+            for p in row:
+                packed = builder.combine(p, *builder.rotate(p, [layout.group * half]), 3)
+                left.extend(self._multiples(packed, layout.group, half))
+            results.append(builder.multiply(left, [v for turned in turned_values for v in turned]))
+        return results
+
+    def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks) -> State:
+        """z = x + context·Wo and u = (context·A + x·B + c)², two blocks of W in a ciphertext. 2 levels."""
+        builder, half_row = self.builder, self.layout.row // 2
+        builder.stage = f"{name}: feed-forward"
+        residual, wide = self._feed_forward_maps(layer)
+        copies = half_row // self.layout.width
+        z = self._product(
+            [(context, np.tile(residual[0], copies)), (x, np.tile(residual[1], copies))], np.tile(residual[2], copies)
+        )
+        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(self._repeated(z, half_row), (0, None))]
+        for first in range(0, len(wide), 2):
+            pair = wide[first : first + 2]
+            tiled = [[np.tile(part, copies) for part in chosen] for chosen in pair]
+            builder.stage = f"{name}: feed-forward"
+            if len(pair) == 1:
+                hidden = self._product([(context, tiled[0][0]), (x, tiled[0][1])], tiled[0][2])
+                squares = [builder.multiply([t], [t]) for t in hidden]
+                parts.append((self._repeated(squares, half_row), (first + 1, None)))
+                continue
+            (context0, x0, bias0), (context1, x1, bias1) = tiled
+            both = self._product(
+                [(context, self._paired(context0, context1)), (x, self._paired(x0, x1))],
+                self._paired_bias(bias0, bias1),
+            )
+            builder.stage = f"{name}: activation"
+            packed = []
+            for value in both:
+                a, b = builder.parts(value)
+                packed.append(builder.combine(builder.multiply([a], [a]), builder.multiply([b], [b]), 1))
+            parts.append((self._repeated(packed, half_row), (first + 1, first + 2)))
+        return State(tuple(parts))
+
+    # --- the last layer, for the first token -----------------------------------------------------------------------
+
+    def _last_layer(self, name: str, layer: Layer, state: State, mask: Blocks) -> None:
+        builder, layout, shape = self.builder, self.layout, self.shape
+        positions = shape.attention_positions()
+        builder.stage = f"{name}: query, key, value"
+        x = state.parts[0][0] if layer.stream is None else self._repeated(self._stream(layer, state), layout.row // 2)
+        query = self._columns_at(layer.query, positions)
+        first = State(tuple(((blocks[0],), which) for blocks, which in state.parts))  # type: ignore[misc]
+        (chosen,) = self._from_state(first, query)
+        key, value = self._columns_at(layer.key, positions), self._columns_at(layer.value, positions)
+        both = self._paired(self._plain(key, 0), self._plain(value, 0))
+        bias = self._paired_bias(key.bias, value.bias)
+        split = [builder.parts(pair) for pair in self._product([(x, both)], bias)]
+        straight = [
+            builder.rotate(builder.drop(m, v.level), [layout.width])[0] for m, (_, v) in zip(mask, split, strict=True)
+        ]
+        values = [builder.multiply([v], [m]) for (_, v), m in zip(split, straight, strict=True)]
+        builder.stage = f"{name}: broadcast of the first token"
+        chosen, x0 = self._broadcast(chosen), self._broadcast(x[0])
+        builder.stage = f"{name}: scores"
+        strides = [shape.padded_heads << k for k in range(shape.padded_head_size.bit_length() - 1)]
+        attention = []
+        for keys, _ in split:
+            (score,) = self._repeated([builder.multiply([chosen], [keys])], layout.width, once=True)
+            attention.append(self._all_heads(layer, self._sum_over(score, strides)))
+        builder.stage = f"{name}: attention times value"
+        context = self._sum_over_rows(builder.rescale(builder.product_sum(attention, values)))
+        (context,) = self._repeated([context], layout.width)
+        builder.stage = f"{name}: feed-forward"
+        # All rows hold the same now, so that each kind of row makes another block of the output.
+        by_context, by_x, bias_rows = self._row_kinds(layer)
+        (hidden,) = self._product([([context], by_context), ([x0], by_x)], bias_rows)
+        builder.stage = f"{name}: activation"
+        squares = builder.multiply([hidden], [hidden])
+        builder.stage = "logits"
+        builder.output("logits", self._logits(hidden, squares))
+
+    def _all_heads(self, layer: Layer, score: Value) -> Value:
+        builder, shape = self.builder, self.shape
+        heads = np.arange(self.layout.row) % shape.padded_heads
+
+        def by_head(per_head: Array) -> Array:
+            padded = np.zeros(shape.padded_heads)
+            padded[: len(per_head)] = per_head
+            return np.where(np.arange(self.layout.row) < shape.width, padded[heads], 0.0)
+
+        if layer.attention[:, 0].any():
+            score = builder.add_plain(score, by_head(layer.score_shift))
+            score = builder.multiply([score], [score])
+        return builder.add_plain(score, by_head(layer.attention[:, 2]))
+
+    def _row_kinds(self, layer: Layer) -> tuple[Complex, Complex, Array]:
+        """Matrices [W, kinds·R] and bias: rows of kind 0 hold z, of kind b the b-th block of pre-activations."""
+        residual, wide = self._feed_forward_maps(layer)
+        width, row = self.layout.width, self.layout.row
+        by_context = np.zeros((width, self.row_kinds * row), np.complex128)
+        by_x, bias = np.zeros_like(by_context), np.zeros(self.row_kinds * row)
+        for kind, (context, x, constant) in enumerate([residual, *wide]):
+            place = slice(kind * row, kind * row + width)
+            by_context[:, place], by_x[:, place], bias[place] = context, x, constant
+        return by_context, by_x, bias
+
+    def _logits(self, hidden: Value, squares: Value) -> Value:
+        """Two classes in a slot: real and imaginary part; J slots in turn hold all pairs, in every slot of the ciphertext."""
+        builder, layout, classifier = self.builder, self.layout, self.network.classifier
+        width, row, classes = layout.width, layout.row, len(classifier.bias)
+        pairs = 1 << ((classes + 1) // 2 - 1).bit_length()
+        length = self.row_kinds * row
+        linear, quadratic = np.zeros((2 * pairs, length)), np.zeros((2 * pairs, length))
+        for kind, matrix in enumerate(self._state_blocks(classifier)):
+            (linear if kind == 0 else quadratic)[:classes, kind * row : kind * row + width] = matrix[:, :classes].T
+        bias = np.zeros(2 * pairs)
+        bias[:classes] = classifier.bias
+        repeats = layout.block_tokens // self.row_kinds
+        terms = []
+        for source, weights in ((builder.drop(hidden, squares.level), linear), (squares, quadratic)):
+            packed = (weights[0::2] + 1j * weights[1::2]) / repeats
+            vectors = []
+            for r in range(pairs):
+                position = np.arange(length)
+                vectors.append(packed[position % pairs, (position + r) % length])
+            terms.append(builder.weighted_sum(builder.rotate(source, range(pairs)), vectors, self.scale))
+        total = builder.rescale(builder.add(terms))
+        total = self._sum_over(total, [pairs << k for k in range((layout.slots // pairs).bit_length() - 1)])
+        return builder.add_plain(total, bias[0::2] + 1j * bias[1::2])
+
+    # --- pieces ----------------------------------------------------------------------------------------------------
+
+    def _product(self, inputs: Sequence[tuple[Sequence[Value], NDArray[np.number]]], bias: NDArray[np.number]) -> Blocks:
+        """Sum of input·matrix, plus bias; matrices [W, P] on inputs repeated along their rows. 1 level.
+
+        out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014); the giant steps are
+        taken in Horner's way, so that one key serves them all.
+        """
+        builder, width = self.builder, self.layout.width
+        outputs = []
+        length = max(self.layout.row, inputs[0][1].shape[1])
+        positions = np.arange(inputs[0][1].shape[1])
+        level = min(value.level for blocks, _ in inputs for value in blocks)
+        for block in range(len(inputs[0][0])):
+            turned = [builder.rotate(builder.drop(blocks[block], level), range(self.baby_steps)) for blocks, _ in inputs]
+            total: Value | None = None
+            for giant in range(width - self.baby_steps, -1, -self.baby_steps):
+                if total is not None:
+                    (total,) = builder.rotate(total, [self.baby_steps])
+                sums = [] if total is None else [total]
+                for babies, (_, matrix) in zip(turned, inputs, strict=True):
+                    values, vectors = [], []
+                    for baby, value in enumerate(babies):
+                        diagonal = np.zeros(length, matrix.dtype)
+                        diagonal[positions] = matrix[(positions + giant + baby) % width, positions]
+                        if diagonal.any():
+                            values.append(value)
+                            vectors.append(np.roll(diagonal, giant))
+                    if values:
+                        sums.append(builder.weighted_sum(values, vectors, self.scale))
+                total = builder.add(sums) if sums else None
+            if total is None:
+                raise PlanError(f"{builder.stage}: a matrix is zero")
+            padded = np.zeros(length, bias.dtype)
+            padded[: len(bias)] = bias
+            outputs.append(builder.add_plain(builder.rescale(total), padded))
+        return outputs
+
+    def _from_state(self, state: State, affine: Affine) -> Blocks:
+        """An affine map of the state as real values, at twice the scale. 1 level."""
+        blocks = self._state_blocks(affine)
+        signs = np.resize([1.0, -1.0], self.layout.width)[:, None]
+        inputs = []
+        for values, (first, second) in state.parts:
+            # Of (a + X^(N/2)·b)·(A - i·sign·B) the real part is a·A + b·B.
+            matrix = blocks[first] - (1j * signs * blocks[second] if second is not None else 0.0)
+            inputs.append((values, matrix))
+        return [self.builder.real_part(value) for value in self._product(inputs, affine.bias)]
+
+    def _stream(self, layer: Layer, state: State) -> Blocks:
+        if layer.stream is None:
+            raise PlanError("the first layer has no stream")
+        width, copies = self.layout.width, self.layout.row // 2 // self.layout.width
+        stream = self._columns_at(layer.stream, np.arange(len(layer.stream.bias)))
+        tiled = Affine(tuple(np.tile(m, copies) for m in stream.matrices), np.tile(stream.bias, copies))
+        if stream.bias.shape != (width,):
+            raise PlanError("a stream does not fill a row")
+        return self._from_state(state, tiled)
+
+    def _state_blocks(self, affine: Affine) -> list[Array]:
+        """Its matrices cut in blocks of W rows, padded: one for each block of the state."""
+        width, blocks = self.layout.width, []
+        for matrix in affine.matrices:
+            for start in range(0, matrix.shape[0], width):
+                blocks.append(self._pad(matrix[start : start + width]))
+        return blocks
+
+    def _feed_forward_maps(
+        self, layer: Layer
+    ) -> tuple[tuple[Array, Array, Array], list[tuple[Array, Array, Array]]]:
+        """(matrix of the context, matrix of x, bias) for z, and for each block of W pre-activations."""
+        if layer.up_from_context is None:
+            raise PlanError("the network must be folded before it is lowered")
+        width, shape = self.layout.width, self.shape
+        positions = (
+            self.layout.feature_position()
+            if layer is not self.network.layers[-1]
+            else np.arange(width) % shape.padded_head_size * shape.padded_heads + np.arange(width) // shape.padded_head_size
+        )
+
+        def from_context(matrix: Array) -> Array:
+            padded = np.zeros((width, matrix.shape[1]))
+            padded[positions[self._head_major()]] = matrix
+            return padded
+
+        own = np.zeros((width, width))
+        own[:, : shape.hidden] = from_context(layer.context.matrices[0])
+        bias = np.zeros(width)
+        bias[: shape.hidden] = layer.context.bias
+        through, direct = layer.up_from_context.matrices
+        wide = []
+        for start in range(0, len(layer.up_from_context.bias), width):
+            columns = slice(start, start + width)
+            count = min(width, len(layer.up_from_context.bias) - start)
+            context, x, constant = np.zeros((width, width)), np.zeros((width, width)), np.zeros(width)
+            context[:, :count] = from_context(through[:, columns])
+            x[: direct.shape[0], :count] = direct[:, columns]
+            constant[:count] = layer.up_from_context.bias[columns]
+            wide.append((context, x, constant))
+        return (own, np.eye(width), bias), wide
+
+    def _head_major(self) -> NDArray[np.int64]:
+        """Where feature h·d + k of the model's own order lies among padded heads: [heads·d]."""
+        features = np.arange(self.shape.heads * self.shape.head_size)
+        return features // self.shape.head_size * self.shape.padded_head_size + features % self.shape.head_size
+
+    def _value_features(self, group: int) -> NDArray[np.int64]:
+        """Which feature each position of a group's values holds: [pattern], -1 for none."""
+        layout = self.layout
+        position = np.arange(layout.pattern)
+        k = position // layout.group
+        head = group * layout.group + position % layout.group
+        return np.where(k < layout.head_size, head * layout.head_size + k, -1)
+
+    def _columns(self, affine: Affine, features: NDArray[np.int64]) -> Affine:
+        """Outputs at the positions that hold these padded head-major features (-1: zero)."""
+
+        def placed(matrix: Array) -> Array:
+            padded = np.zeros((*matrix.shape[:-1], self.layout.width + 1))
+            padded[..., self._head_major()] = matrix
+            return np.asarray(padded[..., features], np.float64)
+
+        return Affine(tuple(placed(matrix) for matrix in affine.matrices), placed(affine.bias))
+
+    def _columns_at(self, affine: Affine, positions: NDArray[np.int64]) -> Affine:
+        def placed(matrix: Array) -> Array:
+            padded = np.zeros((*matrix.shape[:-1], self.layout.width))
+            padded[..., positions] = matrix
+            return padded
+
+        return Affine(tuple(placed(matrix) for matrix in affine.matrices), placed(affine.bias))
+
+    def _plain(self, affine: Affine, index: int) -> Array:
+        return self._pad(affine.matrices[index])
+
+    def _pad(self, matrix: Array) -> Array:
+        padded = np.zeros((self.layout.width, matrix.shape[1]))
+        padded[: matrix.shape[0]] = matrix
+        return padded
+
+    def _paired(self, first: Array, second: Array) -> Complex:
+        """Matrix of the output a + X^(N/2)·b: first + i·sign·second, the sign alternating over positions."""
+        return np.asarray(first + 1j * np.resize([1.0, -1.0], first.shape[1]) * second, np.complex128)
+
+    def _paired_bias(self, first: Array, second: Array) -> Complex:
+        return np.asarray(first + 1j * np.resize([1.0, -1.0], len(first)) * second, np.complex128)
+
+    def _repeated(self, blocks: Blocks, length: int, *, once: bool = False) -> Blocks:
+        """Copies of what lies in the first `length` positions of each row, to its end or `once`; the rest must be zero."""
+        steps = [length] if once else [length << k for k in range((self.layout.row // length).bit_length() - 1)]
+        return [self._sum_over(value, [-step for step in steps]) for value in blocks]
+
+    def _skew(self, value: Value) -> Value:
+        """out[t, p] = in[t + shift(p), p]. 1 level."""
+        builder, layout = self.builder, self.layout
+        babies = 1 << math.ceil(math.log2(layout.block_tokens) / 2)
+        turned = builder.rotate(value, [layout.row * baby for baby in range(babies)])
+        shift = layout.shift()
+        total: Value | None = None
+        for giant in range(layout.block_tokens - babies, -1, -babies):
+            if total is not None:
+                (total,) = builder.rotate(total, [babies * layout.row])
+            masks = [(shift == giant + baby).astype(np.float64) for baby in range(babies)]
+            part = builder.weighted_sum(turned, masks, self.scale)
+            total = part if total is None else builder.add([total, part])
+        if total is None:
+            raise PlanError("a block of no tokens")
+        return builder.rescale(total)
+
+    def _broadcast(self, value: Value) -> Value:
+        """The first token's row in the rows of all tokens. 1 level."""
+        layout = self.layout
+        mask = np.zeros(layout.slots)
+        mask[: layout.row] = 1.0
+        return self._sum_over_rows(self.builder.rescale(self.builder.weighted_sum([value], [mask], self.scale)))
+
+    def _sum_over_rows(self, value: Value) -> Value:
+        bits = self.layout.block_tokens.bit_length() - 1
+        return self._sum_over(value, [self.layout.row << bit for bit in range(bits)])
+
+    def _sum_over(self, value: Value, steps: Sequence[int]) -> Value:
+        for step in steps:
+            value = self.builder.add([value, *self.builder.rotate(value, [step])])
+        return value
+
+    def _multiples(self, value: Value, step: int, count: int) -> list[Value]:
+        """Rotations by 0, step, 2·step, ...: eight of them share one decomposition."""
+        turned: list[Value] = []
+        while len(turned) < count:
+            if turned:
+                (value,) = self.builder.rotate(value, [HOISTED * step])
+            turned.extend(self.builder.rotate(value, [step * k for k in range(min(HOISTED, count - len(turned)))]))
+        return turned
