@@ -45,6 +45,11 @@ def operation_milliseconds(operation: Operation, parameters: Parameters) -> floa
             return 0.02 * ring * rows
 
 
+def program_milliseconds(program: Program) -> float:
+    """Estimated price of a whole program on one thread."""
+    return sum(operation_milliseconds(operation, program.parameters) for operation in program.operations)
+
+
 def stage_costs(program: Program) -> list[StageCost]:
     """Costs by stage, in the order of the program."""
     stages: dict[str, list[Operation]] = {}

@@ -102,12 +102,16 @@ def run(
 
 
 def _apply(engine: Engine[Any, Any], operation: Operation, operands: list[Any], constants: list[Any]) -> list[Any]:
-    plaintexts = [constants[index] for index in operation.constants]
+    plaintexts = [constants[index] for index in operation.constants if index >= 0]
     match operation.kind:
         case "rotate":
             return engine.rotate(operands[0], operation.steps)
         case "weighted_sum":
             return [engine.weighted_sum(operands, plaintexts)]
+        case "weighted_sums":
+            terms = len(operands)
+            table = [None if index < 0 else constants[index] for index in operation.constants]
+            return engine.weighted_sums(operands, [table[i : i + terms] for i in range(0, len(table), terms)])
         case "product_sum":
             half = len(operands) // 2
             return [engine.product_sum(operands[:half], operands[half:])]

@@ -38,8 +38,8 @@ def explain(plan: Plan) -> dict[str, object]:
         "digit_size": parameters.digit_size,
         "scale_bits": parameters.scale_bits,
         "does_not_fit": list(plan.refusals),
-        "levels_by_lowering": plan.alternatives,
-        "lowering": "wide values" if plan.wide_values else "shared values",
+        "lowering": plan.lowering,
+        "alternatives": [vars(alternative) for alternative in plan.alternatives],
         "levels_offered": {str(degree): levels_offered(degree) for degree in RING_DEGREES},
         "keys": keys,
         "key_bytes": sum(evaluation_key_bytes(parameters, level) for level in plan.keys.values()),
@@ -50,10 +50,9 @@ def explain(plan: Plan) -> dict[str, object]:
 
 def _bucket(plan: Plan, bucket: int) -> dict[str, object]:
     program = plan.programs[bucket]
-    layout = plan.client_plan().layout(bucket)
     stages = [vars(cost) for cost in stage_costs(program)]
     return {
-        "ciphertexts_per_tensor": layout.blocks,
+        "ciphertexts_per_tensor": len({name.partition(".")[2] for name in program.inputs}),
         "ciphertexts_up": len(program.inputs),
         "ciphertexts_down": len(program.outputs),
         "bytes_up": sum(input_ciphertext_bytes(plan.parameters, value.level) for value in program.inputs.values()),
@@ -93,7 +92,12 @@ def render(report: dict[str, object], bucket: int) -> Group:
     )
     for line in report["does_not_fit"] if isinstance(report["does_not_fit"], list) else []:
         head.append(f"does not fit  {line}\n", style="yellow")
-    head.append(f"lowering      {report['lowering']} (levels needed: {report['levels_by_lowering']})\n")
+    head.append(f"lowering      {report['lowering']}\n")
+    for alternative in report["alternatives"] if isinstance(report["alternatives"], list) else []:
+        if alternative["name"] != report["lowering"]:
+            costs = alternative["milliseconds"]
+            reason = f"an estimated {costs[bucket]:.0f} ms for this bucket" if costs else alternative["refusal"]
+            head.append(f"rejected      {alternative['name']}, {alternative['levels']} levels: {reason}\n", style="yellow")
     head.append(f"chain         {_bits(report['prime_bits'])} | special {_bits(report['special_prime_bits'])} bits\n")
     head.append(
         f"bucket {bucket}: {chosen['ciphertexts_per_tensor']} ciphertext(s) a tensor, {chosen['ciphertexts_up']} up "

@@ -327,22 +327,26 @@ class HadamardLowering:
         level = min(value.level for blocks, _ in inputs for value in blocks)
         for block in range(len(inputs[0][0])):
             turned = [builder.rotate(builder.drop(blocks[block], level), range(self.baby_steps)) for blocks, _ in inputs]
-            total: Value | None = None
-            for giant in range(width - self.baby_steps, -1, -self.baby_steps):
-                if total is not None:
-                    (total,) = builder.rotate(total, [self.baby_steps])
-                sums = [] if total is None else [total]
-                for babies, (_, matrix) in zip(turned, inputs, strict=True):
-                    values, vectors = [], []
-                    for baby, value in enumerate(babies):
+            steps = range(width - self.baby_steps, -1, -self.baby_steps)
+            table: list[list[NDArray[np.number] | None]] = []
+            for giant in steps:
+                row: list[NDArray[np.number] | None] = []
+                for _, matrix in inputs:
+                    for baby in range(self.baby_steps):
                         diagonal = np.zeros(length, matrix.dtype)
                         diagonal[positions] = matrix[(positions + giant + baby) % width, positions]
-                        if diagonal.any():
-                            values.append(value)
-                            vectors.append(np.roll(diagonal, giant))
-                    if values:
-                        sums.append(builder.weighted_sum(values, vectors, self.scale))
-                total = builder.add(sums) if sums else None
+                        row.append(np.roll(diagonal, giant) if diagonal.any() else None)
+                table.append(row)
+            used = [row for row in table if any(vector is not None for vector in row)]
+            if not used:
+                raise PlanError(f"{builder.stage}: a matrix is zero")
+            sums = iter(builder.weighted_sums([value for babies in turned for value in babies], used, self.scale))
+            total: Value | None = None
+            for row in table:
+                if total is not None:
+                    (total,) = builder.rotate(total, [self.baby_steps])
+                if any(vector is not None for vector in row):
+                    total = next(sums) if total is None else builder.add([total, next(sums)])
             if total is None:
                 raise PlanError(f"{builder.stage}: a matrix is zero")
             padded = np.zeros(length, bias.dtype)

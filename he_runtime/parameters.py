@@ -153,6 +153,21 @@ def default_digit_size(ring_degree: int) -> int:
     return {8192: 2, 16384: 2, 32768: 3, 65536: 6}.get(ring_degree, 2)
 
 
+def cheapest_digit_size(ring_degree: int, levels: int) -> int:
+    """The digit size whose keys are smallest among those that the security table allows for so long a chain.
+
+    Larger digits need more special primes but fewer rows in all: less to upload, to keep in memory and to read for a rotation.
+    """
+    best, smallest = default_digit_size(ring_degree), math.inf
+    for size in range(1, 9):
+        specials = special_prime_count(size)
+        bits = FIRST_PRIME_BITS + levels * SCALE_BITS + specials * SPECIAL_PRIME_BITS
+        rows = -(-(levels + 1) // size) * (levels + 1 + specials)
+        if bits <= MAXIMUM_MODULUS_BITS_128[ring_degree] and rows < smallest:
+            best, smallest = size, rows
+    return best
+
+
 def levels_offered(ring_degree: int) -> int:
     """Largest level that N offers at 128 bits with the default chain; at most 0 where nothing fits."""
     count = special_prime_count(default_digit_size(ring_degree))
@@ -162,7 +177,7 @@ def levels_offered(ring_degree: int) -> int:
 
 def make_parameters(ring_degree: int, levels: int, *, insecure_test: bool = False) -> Parameters:
     """The default chain for N: one first prime, `levels` primes near the scale, special primes for the digit size."""
-    digit_size = default_digit_size(ring_degree)
+    digit_size = default_digit_size(ring_degree) if insecure_test else cheapest_digit_size(ring_degree, levels)
     count = special_prime_count(digit_size)
     large = primes_below(FIRST_PRIME_BITS, ring_degree, count + 1)
     return Parameters(

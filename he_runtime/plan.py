@@ -2,20 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.bundle import Bundle, EncoderWeights
-from he_runtime.errors import ParameterError, RangeError
+from he_runtime.cost import program_milliseconds
+from he_runtime.errors import ParameterError, PlanError, RangeError
 from he_runtime.folding import fold
+from he_runtime.hadamard import HadamardLowering, levels_needed_with_hadamard_sums
 from he_runtime.layout import Layout
 from he_runtime.lowering import Lowering, Shape, input_names, levels_needed
-from he_runtime.network import network_of
+from he_runtime.network import Network, network_of
 from he_runtime.parameters import Parameters, smallest_parameters
 from he_runtime.program import Program
+from he_runtime.rows import RowLayout
 from he_runtime.wide_values import WideValueLowering, levels_needed_with_wide_values
 
 
@@ -27,6 +31,29 @@ class BucketPlan:
     input_levels: dict[str, int]
 
 
+REPEATED_ROWS, HADAMARD = "repeated rows", "hadamard rows"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a client lays out a text: which kind of rows, and the padded sizes that they need."""
+
+    kind: str
+    width: int
+    heads: int
+    head_size: int
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> "Packing":
+        """Raises KeyError, TypeError or ValueError for what is not one."""
+        if value["kind"] not in (REPEATED_ROWS, HADAMARD):
+            raise ValueError(f"no packing is called {value['kind']!r}")
+        sizes = [_natural(value[name]) for name in ("width", "heads", "head_size")]
+        if any(size < 1 or size & (size - 1) for size in sizes):
+            raise ValueError(f"padded sizes are powers of two, not {sizes}")
+        return cls(str(value["kind"]), *sizes)
+
+
 @dataclass(frozen=True)
 class ClientPlan:
     """All that a client needs to encrypt a request and read the answer. Public."""
@@ -35,7 +62,7 @@ class ClientPlan:
     program_digest: str
     keys: dict[int, int]
     """Galois element (0: relinearisation) -> level."""
-    width: int
+    packing: "Packing"
     outputs: int
     """Logits in the answer."""
     logit_range: float
@@ -51,11 +78,18 @@ class ClientPlan:
         return min(fitting)
 
     def layout(self, bucket: int) -> Layout:
-        """Where the numbers of this bucket lie."""
-        return Layout(self.parameters.slots, self.width, bucket)
+        """Where the numbers of this bucket lie, for packing by repeated rows."""
+        return Layout(self.parameters.slots, self.packing.width, bucket)
 
-    def pack(self, bucket: int, embedded: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Slots of every input of the program, [slots] float64 each. embedded: [tokens, hidden]."""
+    def rows(self, bucket: int) -> RowLayout:
+        """Where the numbers of this bucket lie, for packing by Hadamard rows."""
+        packing = self.packing
+        return RowLayout.choose(self.parameters.slots, packing.width, packing.heads, packing.head_size, bucket)
+
+    def pack(self, bucket: int, embedded: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        """Slots of every input of the program, [slots] each, real or complex. embedded: [tokens, hidden]."""
+        if self.packing.kind == HADAMARD:
+            return {f"text.{block}": slots for block, slots in enumerate(self.rows(bucket).pack(embedded))}
         layout = self.layout(bucket)
         tokens = len(embedded)
         # The client knows the number of tokens, so the mean over them is a mask that it has divided already.
@@ -67,9 +101,12 @@ class ClientPlan:
             packed[mask_name] = mask_block
         return packed
 
-    def unpack(self, bucket: int, slots: NDArray[np.float64]) -> NDArray[np.float64]:
+    def unpack(self, bucket: int, slots: NDArray[Any]) -> NDArray[np.float64]:
         """Logits float64 [outputs] of a decrypted answer. RangeError when they cannot be an honest answer."""
-        logits = self.layout(bucket).unpack_row(slots, self.outputs)
+        if self.packing.kind == HADAMARD:
+            logits = slots.astype(np.complex128)[: self.outputs].view(np.float64)[: self.outputs]
+        else:
+            logits = self.layout(bucket).unpack_row(slots, self.outputs)
         largest = float(np.abs(logits).max()) if np.isfinite(logits).all() else float("inf")
         if not largest <= self.logit_range:
             raise RangeError(
@@ -86,7 +123,7 @@ class ClientPlan:
             "parameters": self.parameters.to_json(),
             "program_digest": self.program_digest,
             "keys": {str(element): level for element, level in sorted(self.keys.items())},
-            "width": self.width,
+            "packing": vars(self.packing),
             "outputs": self.outputs,
             "logit_range": self.logit_range,
             "output_scale": self.output_scale,
@@ -109,7 +146,7 @@ class ClientPlan:
                 parameters,
                 str(value["program_digest"]),
                 keys,
-                _natural(value["width"]),
+                Packing.from_json(_object(value["packing"])),
                 _natural(value["outputs"]),
                 float(str(value["logit_range"])),
                 float(str(value["output_scale"])),
@@ -128,6 +165,18 @@ class ClientPlan:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """One lowering as the planner saw it."""
+
+    name: str
+    levels: int
+    ring_degree: int | None
+    milliseconds: dict[int, float] | None
+    """Bucket -> estimate on one thread; None where it was not worked out, and then `refusal` says why."""
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """A planned model: everything but keys and ciphertexts."""
 
@@ -135,10 +184,10 @@ class Plan:
     refusals: tuple[str, ...]
     """Why each smaller ring did not do."""
     levels: int
-    alternatives: dict[str, int]
-    """Levels that each lowering would need, the chosen one among them."""
-    wide_values: bool
-    """Whether the up-projection is folded into the values: a level a layer less, for more work."""
+    lowering: str
+    """Name of the lowering that was chosen."""
+    alternatives: "tuple[Alternative, ...]"
+    """Every lowering that was considered, the chosen one among them."""
     shape: Shape
     programs: dict[int, Program]
     """Bucket -> program."""
@@ -146,6 +195,12 @@ class Plan:
     """SHA-256 over bundle, parameters and programs: client and server must agree on it."""
     logit_range: float
     outputs: int
+
+    @property
+    def packing(self) -> Packing:
+        """What the client lays its text out by."""
+        kind = HADAMARD if self.lowering == "hadamard sums" else REPEATED_ROWS
+        return Packing(kind, self.shape.width, self.shape.padded_heads, self.shape.padded_head_size)
 
     @property
     def keys(self) -> dict[int, int]:
@@ -160,7 +215,7 @@ class Plan:
         }
         (scale,) = {program.outputs["logits"].scale for program in self.programs.values()}
         return ClientPlan(
-            self.parameters, self.digest, self.keys, self.shape.width, self.outputs, self.logit_range, scale, buckets
+            self.parameters, self.digest, self.keys, self.packing, self.outputs, self.logit_range, scale, buckets
         )
 
 
@@ -173,6 +228,13 @@ def merged_keys(programs: Mapping[int, Program]) -> dict[int, int]:
     return keys
 
 
+LOWERINGS: dict[str, tuple[Any, Callable[[Network], int]]] = {
+    "hadamard sums": (HadamardLowering, levels_needed_with_hadamard_sums),
+    "token shifts": (Lowering, levels_needed),
+    "wide values": (WideValueLowering, levels_needed_with_wide_values),
+}
+
+
 def plan_weights(
     weights: EncoderWeights,
     buckets: tuple[int, ...],
@@ -180,28 +242,52 @@ def plan_weights(
     logit_range: float,
     model_digest: str,
     parameters: Parameters | None = None,
-    wide_values: bool | None = None,
+    lowering: str | None = None,
 ) -> Plan:
-    """Fold, choose the smallest ring that fits (unless given), and lower every bucket.
+    """Fold, lower every bucket in every way that fits, and keep the cheapest by the cost model.
 
-    `wide_values` chooses between the two lowerings; None takes the wide one only where it leads to a smaller ring.
+    `parameters` and `lowering` (a key of LOWERINGS) force a choice. Wide values cost many times the work, so they are tried only
+    where their fewer levels lead to a smaller ring than any other lowering's.
     """
     network = fold(network_of(weights))
     shape = Shape.of(network)
-    candidates: dict[str, tuple[type[Lowering], int]] = {
-        "shared values": (Lowering, levels_needed(network)),
-        "wide values": (WideValueLowering, levels_needed_with_wide_values(network)),
-    }
-    refusals: list[str] = []
-    if wide_values is None:
-        # Wide values cost many times the work: they are for where their levels lead to a smaller ring.
-        rings = {name: _ring(needed, shape) for name, (_, needed) in candidates.items()}
-        wide_values = parameters is None and rings["wide values"] < rings["shared values"]
-    lowering, levels = candidates["wide values" if wide_values else "shared values"]
-    if parameters is None:
-        parameters, refusals = smallest_parameters(levels, 2 * shape.width)
-    alternatives = {name: needed for name, (_, needed) in candidates.items()}
-    programs = {bucket: lowering(network, parameters, bucket).program() for bucket in buckets}
+    rings: dict[str, Parameters | str] = {}
+    refusals: dict[str, list[str]] = {}
+    for name, (_, needed) in LOWERINGS.items():
+        try:
+            found, refusals[name] = smallest_parameters(needed(network), 2 * shape.width)
+            rings[name] = parameters or found
+        except ParameterError as error:
+            rings[name] = parameters or str(error)
+            refusals[name] = []
+    degrees = {name: ring.ring_degree for name, ring in rings.items() if isinstance(ring, Parameters)}
+    usual = [degree for name, degree in degrees.items() if name != "wide values"]
+    alternatives, built = [], {}
+    for name, (lower, needed) in LOWERINGS.items():
+        levels, ring = needed(network), rings[name]
+        refusal = ""
+        if isinstance(ring, str):
+            refusal = ring
+        elif lowering is not None and name != lowering:
+            refusal = f"{lowering} was asked for"
+        elif lowering is None and name == "wide values" and (parameters or ring.ring_degree >= min(usual, default=1 << 30)):
+            refusal = "many times the work, and no smaller ring for it"
+        else:
+            try:
+                built[name] = {bucket: lower(network, ring, bucket).program() for bucket in buckets}
+            except PlanError as error:
+                refusal = str(error)
+        costs = {b: program_milliseconds(p) for b, p in built[name].items()} if name in built else None
+        alternatives.append(Alternative(name, levels, degrees.get(name), costs, refusal))
+    if not built:
+        reasons = "; ".join(f"{alternative.name}: {alternative.refusal}" for alternative in alternatives)
+        raise (PlanError if degrees else ParameterError)(f"no plan fits: {reasons}")
+    chosen = min(
+        (alternative for alternative in alternatives if alternative.milliseconds),
+        key=lambda alternative: sum((alternative.milliseconds or {}).values()),
+    )
+    programs = built[chosen.name]
+    parameters = programs[buckets[0]].parameters
     digest = hashlib.sha256(f"thex-program-1\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):
         digest.update(json.dumps([bucket, sorted(program.keys.items()), len(program.operations)]).encode())
@@ -210,10 +296,10 @@ def plan_weights(
     outputs = len(weights.classifier_bias)
     return Plan(
         parameters,
-        tuple(refusals),
-        levels,
-        alternatives,
-        wide_values,
+        tuple(refusals[chosen.name]),
+        chosen.levels,
+        chosen.name,
+        tuple(alternatives),
         shape,
         programs,
         digest.hexdigest(),
@@ -231,13 +317,6 @@ def plan_bundle(bundle: Bundle, buckets: tuple[int, ...] | None = None) -> Plan:
         logit_range=config.ranges.logits,
         model_digest=bundle.digest,
     )
-
-
-def _ring(levels: int, shape: Shape) -> float:
-    try:
-        return smallest_parameters(levels, 2 * shape.width)[0].ring_degree
-    except ParameterError:
-        return float("inf")
 
 
 def _object(value: object) -> dict[str, object]:

@@ -7,6 +7,7 @@ operands, and refuses what real CKKS would compute wrongly. Values are numbered 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +91,7 @@ class Program:
         """Stage -> operation kind -> how many (each rotation and each product counted)."""
         table: dict[str, Counter[str]] = defaultdict(Counter)
         for operation in self.operations:
-            amount = max(1, len(operation.steps), len(operation.constants))
+            amount = max(1, len(operation.steps), sum(index >= 0 for index in operation.constants))
             if operation.kind == "product_sum":
                 amount = len(operation.inputs) // 2
                 table[operation.stage]["relinearise"] += 1
@@ -166,6 +167,26 @@ class ProgramBuilder:
         result = self._value(level, scale * plain_scale)
         self._append("weighted_sum", values, [result], constants=constants)
         return result
+
+    def weighted_sums(
+        self, values: Sequence[Value], vectors: Sequence[Sequence[NDArray[Any] | None]], target_scale: float
+    ) -> list[Value]:
+        """Several weighted sums of the same values, each scaled as by `weighted_sum`: vectors[g][b], None for zero."""
+        values = self._aligned(values, check_scales=False)
+        level = values[0].level
+        if level < 1:
+            raise PlanError(f"{self.stage}: a product needs a level and none is left; give the program more levels")
+        product_scale = target_scale * self.parameters.primes[level]
+        if product_scale / max(value.scale for value in values) < 2.0**20:
+            raise PlanError(f"{self.stage}: the scale of a plaintext would lose the weights")
+        constants = tuple(
+            -1 if vector is None else self._constant(vector, level, product_scale / value.scale)
+            for row in vectors
+            for value, vector in zip(values, row, strict=True)
+        )
+        results = [self._value(level, product_scale) for _ in vectors]
+        self._append("weighted_sums", values, results, constants=constants)
+        return results
 
     def product_sum(self, left: Sequence[Value], right: Sequence[Value]) -> Value:
         """Sum of left[i]·right[i], relinearised once, not yet rescaled."""

@@ -44,6 +44,15 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         """Sum of ciphertexts[i]·plaintexts[i], all of one level and scale; the scales multiply; no rescale."""
         ...
 
+    def weighted_sums(
+        self, ciphertexts: Sequence[Ciphertext], plaintexts: Sequence[Sequence[Plaintext | None]]
+    ) -> list[Ciphertext]:
+        """Several weighted sums of the same ciphertexts: out[g] = sum of ciphertexts[b]·plaintexts[g][b], None for zero.
+
+        All of one level; every product must have the same scale. No rescale.
+        """
+        ...
+
     def product_sum(self, left: Sequence[Ciphertext], right: Sequence[Ciphertext]) -> Ciphertext:
         """Sum of left[i]·right[i], all of one level, relinearised once; the scales multiply; no rescale."""
         ...

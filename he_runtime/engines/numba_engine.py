@@ -17,6 +17,7 @@ from he_runtime.kernels import key_switch, products
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.combination import combine_two
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
+from he_runtime.kernels.matrix import weighted_rows
 from he_runtime.kernels.seeds import expand_uniform
 from he_runtime.kernels.transform import TransformTables, automorphism, make_tables
 from he_runtime.parameters import Parameters
@@ -221,6 +222,37 @@ class NumbaEngine:
                 products.add_plain_product(residues, word, total, self._tables.primes)
         return NumbaCiphertext(total, first.scale * weight.scale)
 
+    def weighted_sums(
+        self, ciphertexts: Sequence[NumbaCiphertext], plaintexts: Sequence[Sequence[NumbaPlaintext | None]]
+    ) -> list[NumbaCiphertext]:
+        """Several weighted sums of the same ciphertexts, which are read once for all of them."""
+        level, terms, sums = ciphertexts[0].level, len(ciphertexts), len(plaintexts)
+        every = [(c, w) for row in plaintexts for c, w in zip(ciphertexts, row, strict=True) if w is not None]
+        scale, length = every[0][0].scale * every[0][1].scale, every[0][1].words.shape[1]
+        for ciphertext, plaintext in every:
+            self._same(level, ciphertext.level, scale, ciphertext.scale * plaintext.scale)
+            self._same(level, plaintext.level, scale, scale)
+            if plaintext.words.shape[1] != length:
+                raise PlanError("the plaintexts of one matrix have different periods")
+        padded = -(-terms // 4) * 4
+        n = self.parameters.ring_degree
+        out = np.empty((sums, 2, level + 1, n))
+        x, result = self._buffer("terms", (padded, n)), self._buffer("sums", (sums, n))
+        words = self._buffer("words", (sums, padded, length))
+        x[:], words[:] = 0.0, 0.0
+        for t in range(level + 1):
+            p, inverse_p = self._tables.primes[t]
+            for g, row in enumerate(plaintexts):
+                for b, plaintext in enumerate(row):
+                    if plaintext is not None:
+                        words[g, b] = plaintext.words[t]
+            for part in range(2):
+                for b, ciphertext in enumerate(ciphertexts):
+                    x[b] = ciphertext.residues[part, t]
+                weighted_rows(x, words, p, inverse_p, result)
+                out[:, part, t] = result
+        return [NumbaCiphertext(residues, scale) for residues in out]
+
     def product_sum(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:
         """Sum of products, relinearised once; no rescale."""
         level, scale = left[0].level, left[0].scale * right[0].scale
@@ -403,6 +435,7 @@ class NumbaEngine:
         engine.add(
             engine.weighted_sum([zero] * (FUSED + 1), [plain] * (FUSED + 1)), engine.weighted_sum([zero], [plain])
         )
+        engine.weighted_sums([zero, view], [[plain, None]])
         engine.add_plain(zero, plain)
         engine.drop(zero, 0)
 

@@ -101,6 +101,23 @@ class PlainEngine:
             total += (ciphertext.slots.reshape(-1, period) * plaintext.values).reshape(-1)
         return self._checked(total, level, first.scale * plaintexts[0].scale)
 
+    def weighted_sums(
+        self, ciphertexts: Sequence[PlainCiphertext], plaintexts: Sequence[Sequence[PlainPlaintext | None]]
+    ) -> list[PlainCiphertext]:
+        """One weighted sum after the other."""
+        results = []
+        for row in plaintexts:
+            terms = [
+                self.weighted_sum([ciphertext], [plaintext])
+                for ciphertext, plaintext in zip(ciphertexts, row, strict=True)
+                if plaintext is not None
+            ]
+            total = terms[0]
+            for term in terms[1:]:
+                total = self.add(total, term)
+            results.append(total)
+        return results
+
     def product_sum(self, left: Sequence[PlainCiphertext], right: Sequence[PlainCiphertext]) -> PlainCiphertext:
         """Sum of products, relinearised once; no rescale."""
         level, scale = left[0].level, left[0].scale * right[0].scale

@@ -102,6 +102,23 @@ class SealEngine:
             raise PlanError("every plaintext of the sum is zero; leave the sum out of the program")
         return SealHandle(self._operations.add_many(terms, scale), ciphertexts[0].level, scale)
 
+    def weighted_sums(
+        self, ciphertexts: Sequence[SealHandle], plaintexts: Sequence[Sequence[SealHandle | None]]
+    ) -> list[SealHandle]:
+        """One weighted sum after the other."""
+        results = []
+        for row in plaintexts:
+            terms = [
+                self.weighted_sum([ciphertext], [plaintext])
+                for ciphertext, plaintext in zip(ciphertexts, row, strict=True)
+                if plaintext is not None
+            ]
+            total = terms[0]
+            for term in terms[1:]:
+                total = self.add(total, term)
+            results.append(total)
+        return results
+
     def product_sum(self, left: Sequence[SealHandle], right: Sequence[SealHandle]) -> SealHandle:
         """Sum of products, each relinearised by SEAL."""
         level, scale = left[0].level, left[0].scale * right[0].scale

@@ -280,7 +280,7 @@ class Client:
         try:
             scale = self.plan.output_scale
             rows = read_result_ciphertext(answer, self._binding, 0, scale)
-            return self.plan.unpack(bucket, self._seal.decrypt(self._secret_key(), rows, scale))
+            return self.plan.unpack(bucket, self._seal.decrypt_complex(self._secret_key(), rows, scale))
         except WireError as error:
             raise AnswerError(f"the server's answer is not one: {error.reason}: {error}") from None
         except RangeError as error:

@@ -17,7 +17,9 @@ from tests.random_models import random_text, random_weights
 def tiny_plan(weights, buckets, ring_degree: int = 1024) -> Plan:
     levels = levels_needed(fold(network_of(weights)))
     parameters = make_parameters(ring_degree, levels, insecure_test=True)
-    return plan_weights(weights, buckets, logit_range=50.0, model_digest="test", parameters=parameters)
+    return plan_weights(
+        weights, buckets, logit_range=50.0, model_digest="test", parameters=parameters, lowering="token shifts"
+    )
 
 
 def simulate(plan: Plan, bucket: int, text, *, noise: bool = False) -> np.ndarray:
@@ -66,7 +68,7 @@ def test_wide_values_compute_the_same_with_a_level_a_layer_less(
     assert levels == (5 if softmax == "quadratic" else 4) * layers + 2
     parameters = make_parameters(1024, levels, insecure_test=True)
     plan = plan_weights(
-        weights, (bucket,), logit_range=50.0, model_digest="test", parameters=parameters, wide_values=True
+        weights, (bucket,), logit_range=50.0, model_digest="test", parameters=parameters, lowering="wide values"
     )
     text = random_text(tokens, hidden)
     np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-11)
@@ -74,9 +76,9 @@ def test_wide_values_compute_the_same_with_a_level_a_layer_less(
 
 def test_wide_values_are_taken_where_they_lead_to_a_smaller_ring() -> None:
     deep = plan_weights(random_weights(4, 16, 2, 64, softmax="linear"), (4,), logit_range=50.0, model_digest="test")
-    assert (deep.wide_values, deep.levels, deep.parameters.ring_degree) == (True, 18, 32768)
+    assert (deep.lowering, deep.levels, deep.parameters.ring_degree) == ("wide values", 18, 32768)
     shallow = plan_weights(random_weights(2, 16, 2, 64), (4,), logit_range=50.0, model_digest="test")
-    assert (shallow.wide_values, shallow.levels, shallow.parameters.ring_degree) == (False, 14, 32768)
+    assert (shallow.lowering, shallow.levels, shallow.parameters.ring_degree) == ("token shifts", 14, 32768)
 
 
 def test_noise_of_ckks_moves_the_logits_by_little() -> None:
