@@ -21,6 +21,7 @@ SCALE_BITS = 36
 SPECIAL_PRIME_BITS = 45  # residues are exact in a float64 product with its error term only below 2**46
 KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 10 times worse (KERNELS.md)
 RING_DEGREES = (8192, 16384, 32768, 65536)
+DIGIT_SIZES = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def cheapest_digit_size(ring_degree: int, levels: int) -> int:
     Larger digits need more special primes but fewer rows in all: less to upload, to keep in memory and to read for a rotation.
     """
     best, smallest = default_digit_size(ring_degree), math.inf
-    for size in range(1, 9):
+    for size in DIGIT_SIZES:
         specials = special_prime_count(size)
         bits = FIRST_PRIME_BITS + levels * SCALE_BITS + specials * SPECIAL_PRIME_BITS
         rows = -(-(levels + 1) // size) * (levels + 1 + specials)
@@ -169,8 +170,8 @@ def cheapest_digit_size(ring_degree: int, levels: int) -> int:
 
 
 def levels_offered(ring_degree: int) -> int:
-    """Largest level that N offers at 128 bits with the default chain; at most 0 where nothing fits."""
-    count = special_prime_count(default_digit_size(ring_degree))
+    """Largest level that N offers at 128 bits with any digit size; at most 0 where nothing fits."""
+    count = min(special_prime_count(size) for size in DIGIT_SIZES)
     free = MAXIMUM_MODULUS_BITS_128[ring_degree] - FIRST_PRIME_BITS - count * SPECIAL_PRIME_BITS
     return max(free // SCALE_BITS, 0)
 
