@@ -9,7 +9,8 @@ from rich.text import Text
 from he_runtime.cost import stage_costs
 from he_runtime.parameters import MAXIMUM_MODULUS_BITS_128, RING_DEGREES, levels_offered
 from he_runtime.plan import Plan
-from he_runtime.program import RELINEARISATION, galois_element
+from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
+from he_runtime.wire.answers import answer_bytes
 from he_runtime.wire.sizes import evaluation_key_bytes, input_ciphertext_bytes, result_ciphertext_bytes
 
 MEGABYTE = 1e6
@@ -22,7 +23,7 @@ def explain(plan: Plan) -> dict[str, object]:
     keys = [
         {
             "galois_element": element,
-            "step": "relinearise" if element == RELINEARISATION else steps[element],
+            "step": steps[element],
             "level": level,
             "bytes": evaluation_key_bytes(parameters, level),
         }
@@ -51,12 +52,16 @@ def explain(plan: Plan) -> dict[str, object]:
 def _bucket(plan: Plan, bucket: int) -> dict[str, object]:
     program = plan.programs[bucket]
     stages = [vars(cost) for cost in stage_costs(program)]
+    period = plan.client_plan().answer_period
     return {
         "ciphertexts_per_tensor": len({name.partition(".")[2] for name in program.inputs}),
         "ciphertexts_up": len(program.inputs),
         "ciphertexts_down": len(program.outputs),
         "bytes_up": sum(input_ciphertext_bytes(plan.parameters, value.level) for value in program.inputs.values()),
-        "bytes_down": sum(result_ciphertext_bytes(plan.parameters, value.level) for value in program.outputs.values()),
+        "bytes_down": sum(
+            answer_bytes(plan.parameters, period) if period else result_ciphertext_bytes(plan.parameters, value.level)
+            for value in program.outputs.values()
+        ),
         "operations": len(program.operations),
         "keys": len(program.keys),
         "stages": stages,
@@ -67,8 +72,8 @@ def _bucket(plan: Plan, bucket: int) -> dict[str, object]:
     }
 
 
-def _steps_of(plan: Plan) -> dict[int, int]:
-    steps: dict[int, int] = {}
+def _steps_of(plan: Plan) -> dict[int, int | str]:
+    steps: dict[int, int | str] = {RELINEARISATION: "relinearise", conjugation_element(plan.parameters): "conjugate"}
     slots = plan.parameters.slots
     for program in plan.programs.values():
         for operation in program.operations:

@@ -115,6 +115,24 @@ class ClientPlan:
             )
         return logits
 
+    @property
+    def answer_period(self) -> int | None:
+        """Slots after which the answer repeats, so that it can be sent short; None where it does not repeat."""
+        if self.packing.kind != HADAMARD:
+            return None
+        # At least two: a complex constant is no polynomial in X^(N/2), see `interface.quarter_turns`.
+        return max(2, 1 << ((self.outputs + 1) // 2 - 1).bit_length())
+
+    def answer_slots(self, coefficients: NDArray[np.float64]) -> NDArray[np.complex128]:
+        """Slots complex128 [period] of a decrypted short answer, whose coefficients are given: float64 [N]."""
+        period = self.answer_period
+        if period is None:
+            raise PlanError("this answer does not repeat and is not sent short")
+        kept = coefficients[:: self.parameters.ring_degree // (2 * period)]
+        # Slot j is the value at X^(N/2J) = exp(i·pi·3^j/2J).
+        angles = np.array([pow(3, slot, 4 * period) for slot in range(period)])[:, None] * np.arange(2 * period)
+        return np.asarray(np.exp(0.5j * np.pi * angles / period) @ kept / self.output_scale, np.complex128)
+
     def to_json(self) -> dict[str, object]:
         """Plain JSON value."""
         return {

@@ -19,7 +19,7 @@ from he_runtime.kernels.combination import combine_two
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
 from he_runtime.kernels.matrix import weighted_rows
 from he_runtime.kernels.seeds import expand_uniform
-from he_runtime.kernels.transform import TransformTables, automorphism, make_tables
+from he_runtime.kernels.transform import TransformTables, automorphism, inverse, make_tables
 from he_runtime.parameters import Parameters
 from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 
@@ -162,6 +162,17 @@ class NumbaEngine:
         rows = np.rint(ciphertext.residues - np.rint(ciphertext.residues / primes) * primes)
         return np.where(rows < 0, rows + primes, rows).astype(np.uint64)
 
+    def to_coefficients(self, ciphertext: NumbaCiphertext) -> NDArray[np.uint64]:
+        """Canonical coefficients uint64 [2, N] of a ciphertext at level 0, transformed back."""
+        if ciphertext.level:
+            raise PlanError(f"only a ciphertext at level 0 is sent as coefficients, not one at level {ciphertext.level}")
+        (p, inverse_p), n = self._tables.primes[0], self.parameters.ring_degree
+        factor = centred(pow(n, -1, int(p)), int(p))
+        rows = np.array(ciphertext.residues)
+        for part in range(2):
+            inverse(rows[part, 0], self._tables.roots[0, 2], self._tables.roots[0, 3], p, inverse_p, factor, factor / p)
+        return self.to_rows(NumbaCiphertext(rows, ciphertext.scale))[:, 0]
+
     # --- the engine interface --------------------------------------------------------------------------------------
 
     def level(self, ciphertext: NumbaCiphertext) -> int:
@@ -177,6 +188,8 @@ class NumbaEngine:
         period = len(values)
         if self.parameters.slots % period:
             raise PlanError(f"a plaintext of {period} slots does not divide {self.parameters.slots}")
+        if period == 1 and np.iscomplexobj(values):
+            return self.encode(np.resize(values, 2), level, scale)  # no polynomial in X^(N/2) is i in every slot
         if period not in self._positions:
             self._positions[period] = encoding_positions(period)
         polynomial = coefficients(values, scale, self._positions[period])

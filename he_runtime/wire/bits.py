@@ -15,12 +15,14 @@ def pack_row(row: NDArray[np.uint64], bits: int) -> bytes:
     return words.astype("<u8").tobytes()
 
 
-def unpack_row(content: memoryview, count: int, prime: int) -> NDArray[np.uint64]:
-    """Residues uint64 [count] below `prime`. The caller has cut `content` to packed_bytes(count, bits of the prime).
+def unpack_row(content: memoryview, count: int, prime: int, *, bits: int | None = None) -> NDArray[np.uint64]:
+    """Residues uint64 [count] below `prime`, of so many bits each (those of the prime unless given).
+
+    The caller has cut `content` to packed_bytes(count, bits).
 
     Raises WireError residue_out_of_range when one is not below the prime.
     """
-    bits = prime.bit_length()
+    bits = bits or prime.bit_length()
     words = np.frombuffer(content, "<u8").astype(np.uint64, copy=False)
     row = np.empty(count, np.uint64)
     if _unpack(words, np.uint64(bits), row) >= prime:

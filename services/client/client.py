@@ -22,6 +22,7 @@ from he_runtime.errors import BundleError, HERuntimeError, RangeError, WireError
 from he_runtime.plan import ClientPlan
 from he_runtime.seal import SealClient, SecretKey
 from he_runtime.secret_store import create_key_file, open_secret_key, store_secret_key
+from he_runtime.wire.answers import read_answer
 from he_runtime.wire.ciphertexts import SeededCiphertext, read_result_ciphertext, write_input_ciphertext
 from he_runtime.wire.evaluation_keys import write_evaluation_key
 from he_runtime.wire.message import Binding
@@ -279,6 +280,11 @@ class Client:
     def _decrypt(self, bucket: int, answer: bytes) -> NDArray[np.float64]:
         try:
             scale = self.plan.output_scale
+            period = self.plan.answer_period
+            if period is not None:
+                short = read_answer(answer, period, scale, self._binding)
+                coefficients = self._seal.decrypt_coefficients(self._secret_key(), short)
+                return self.plan.unpack(bucket, self.plan.answer_slots(coefficients))
             rows = read_result_ciphertext(answer, self._binding, 0, scale)
             return self.plan.unpack(bucket, self._seal.decrypt_complex(self._secret_key(), rows, scale))
         except WireError as error:

@@ -18,6 +18,7 @@ from he_runtime.engines.numba_engine import NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, encode_constants, run
 from he_runtime.plan import Plan, plan_bundle
+from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciphertext
 from he_runtime.wire.evaluation_keys import read_evaluation_key
 from he_runtime.wire.message import Binding
@@ -31,6 +32,7 @@ class Worker:
 
     def __init__(self, plan: Plan, threads: int, cancelled: Any) -> None:
         self.plan = plan
+        self.client_plan = plan.client_plan()
         self.threads = threads
         self.cancelled = cancelled
         self.binding = Binding(plan.parameters, plan.digest)
@@ -90,10 +92,18 @@ class Worker:
             cancelled=self.cancelled,
         )
         seconds = time.monotonic() - started
-        return {
-            name: write_result_ciphertext(engine.to_rows(result), result.scale, self.binding)
-            for name, result in outputs.items()
-        }, seconds
+        period = self.client_plan.answer_period
+        if period is None:
+            answers = {
+                name: write_result_ciphertext(engine.to_rows(result), result.scale, self.binding)
+                for name, result in outputs.items()
+            }
+        else:
+            answers = {
+                name: write_answer(engine.to_coefficients(result), period, result.scale, self.binding)
+                for name, result in outputs.items()
+            }
+        return answers, seconds
 
 
 def main(pipe: Connection, cancelled: Any, bundle_directory: str, threads: int) -> None:

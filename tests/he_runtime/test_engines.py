@@ -242,8 +242,9 @@ def test_conjugation_and_powers_of_i(rig: Rig) -> None:
         np.testing.assert_allclose(rig.decrypt(combined), a + quarter_turns(SLOTS, power) * b, rtol=0, atol=rig.tolerance)
 
 
-def test_complex_plaintexts(rig: Rig) -> None:
-    a, period = vector(1) + 1j * vector(2), (vector(3) + 1j * vector(4))[:64]
+@pytest.mark.parametrize("length", [1, 2, 64])
+def test_complex_plaintexts(rig: Rig, length: int) -> None:
+    a, period = vector(1) + 1j * vector(2), (vector(3) + 1j * vector(4))[:length]
     weights = rig.engine.encode(period, LEVELS, SCALE)
     product = rig.engine.rescale(rig.engine.weighted_sum([rig.encrypt(a)], [weights]))
     np.testing.assert_allclose(rig.decrypt(product), a * np.resize(period, SLOTS), rtol=0, atol=2 * rig.tolerance)

@@ -114,20 +114,22 @@ def test_keys_are_planned_at_the_level_of_their_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "hidden", "heads", "bucket", "levels", "ring_degree", "ciphertexts"),
+    ("layers", "hidden", "heads", "bucket", "levels", "ring_degree", "ciphertexts", "lowering"),
     [
-        (2, 128, 2, 64, 14, 32768, 1),
-        (4, 256, 4, 64, 26, 65536, 1),
-        (6, 384, 12, 64, 38, 65536, 2),
+        (2, 128, 2, 64, 15, 32768, 1, "hadamard sums"),
+        (4, 256, 4, 64, 29, 65536, 1, "hadamard sums"),
+        (6, 384, 12, 64, 38, 65536, 2, "token shifts"),
     ],
 )
 def test_real_shapes_are_planned_and_simulated_by_the_same_code(
-    layers: int, hidden: int, heads: int, bucket: int, levels: int, ring_degree: int, ciphertexts: int
+    layers: int, hidden: int, heads: int, bucket: int, levels: int, ring_degree: int, ciphertexts: int, lowering: str
 ) -> None:
     weights = random_weights(layers, hidden, heads, 4 * hidden)
-    plan = plan_weights(weights, (bucket,), logit_range=50.0, model_digest="test")
+    plan = plan_weights(weights, (bucket,), logit_range=50.0, model_digest="test", lowering=lowering)
     parameters: Parameters = plan.parameters
     assert (plan.levels, parameters.ring_degree) == (levels, ring_degree)
-    assert plan.client_plan().layout(bucket).blocks == ciphertexts
+    client = plan.client_plan()
+    layout = client.rows(bucket) if lowering == "hadamard sums" else client.layout(bucket)
+    assert layout.blocks == ciphertexts
     text = random_text(bucket - 7, hidden)
     np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)

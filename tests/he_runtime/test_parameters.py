@@ -48,7 +48,7 @@ def test_refusals_name_what_was_needed_and_what_was_offered() -> None:
     parameters, refusals = smallest_parameters(14, 256)
     assert parameters.ring_degree == 32768
     assert "needs 14 levels, N=16384 offers 8" in refusals[-1]
-    with pytest.raises(ParameterError, match="needs 60 levels, N=65536 offers 39"):
+    with pytest.raises(ParameterError, match="needs 60 levels, N=65536 offers 44"):
         smallest_parameters(60, 256)
     with pytest.raises(ParameterError, match="needs 65536 slots"):
         smallest_parameters(2, 65536)

@@ -25,7 +25,7 @@ def test_the_client_plan_survives_json() -> None:
         (("keys",), {"6": 1}),
         (("keys",), [1]),
         (("buckets",), {}),
-        (("width",), -1),
+        (("packing", "width"), -1),
         (("parameters", "ring_degree"), 3),
         (("logit_range",), "many"),
     ],
@@ -66,7 +66,7 @@ def test_buckets_hold_their_texts() -> None:
         client.bucket_for(17)
     packed = client.pack(4, random_text(3, 8))
     assert packed.keys() == {"embeddings.0", "mask.0"}
-    mask = packed["mask.0"].reshape(-1, 4, 2, client.width)
+    mask = packed["mask.0"].reshape(-1, 4, 2, client.packing.width)
     np.testing.assert_allclose(mask[:, :3, 0], 1 / 3)
     assert not mask[:, 3].any()
     assert not mask[:, :, 1].any()

@@ -105,7 +105,7 @@ def test_hostile_queries_are_refused_within_a_second_and_the_next_honest_one_is_
         "wrong_program": {"program_digest": "0" * 64},
         "unknown_key_set": {"key_set": "f" * 32},
         "wrong_bucket": {"bucket": 5},
-        "wrong_inputs": {"inputs": inputs[:1]},
+        "wrong_inputs": {"inputs": [*inputs, *inputs]},
     }
     parameters = bytearray(inputs[0].data)
     parameters[40] ^= 1  # inside the parameters' digest
