@@ -24,7 +24,7 @@ class LocalServer:
 
 
 @contextlib.contextmanager
-def local_server(bundle: Path, *, threads: int = 2) -> Iterator[LocalServer]:
+def local_server(bundle: Path, *, threads: int = 2, cache_directory: Path | None = None) -> Iterator[LocalServer]:
     """Start `thex serve` on a free loopback port; stop it at the end. RuntimeError with its last words if it does not start."""
     with tempfile.TemporaryDirectory(prefix="thex-server-") as temporary:
         directory = Path(temporary)
@@ -35,6 +35,7 @@ def local_server(bundle: Path, *, threads: int = 2) -> Iterator[LocalServer]:
                     *(sys.executable, "-m", "services.cli.main", "serve", str(bundle), "--json"),
                     *("--address", "127.0.0.1:0", "--threads", str(threads)),
                     *("--certificates", str(directory / "certificates"), "--key-directory", str(directory / "keys")),
+                    *(("--cache-directory", str(cache_directory)) if cache_directory is not None else ()),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -42,11 +42,15 @@ def serve(
     key_directory: Annotated[
         Path | None, typer.Option(help="Where clients' keys are kept; temporary by default.")
     ] = None,
+    cache_directory: Annotated[
+        Path | None, typer.Option(help="Where encoded plaintexts are kept between starts; ~/.cache/thex by default.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a bundle until SIGTERM. Prints its limits and, once ready, its port."""
     import asyncio
 
+    from he_runtime.constant_cache import default_cache_directory
     from services.client.connection import is_loopback
     from services.server.front import Settings
     from services.server.front import serve as serve_front
@@ -60,7 +64,15 @@ def serve(
         raise ValueError(
             f"{certificates} holds no server.pem and server.key; make them with `thex certs {certificates}`"
         )
-    settings = Settings(bundle_or_shipped(bundle), address, pair[0], pair[1], key_directory, threads)
+    settings = Settings(
+        bundle_or_shipped(bundle),
+        address,
+        pair[0],
+        pair[1],
+        key_directory,
+        threads,
+        cache_directory=cache_directory or default_cache_directory(),
+    )
     if not as_json:
         console.print(f"planning and compiling; then serving on {address}")
 

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from he_runtime.bundle import CLIENT_FILES, ClientHalf
 from he_runtime.client_keys import make_evaluation_keys
 from he_runtime.errors import BundleError, HERuntimeError, RangeError, WireError
+from he_runtime.evaluation_key import EvaluationKey
 from he_runtime.plan import ClientPlan
 from he_runtime.seal import SealClient, SecretKey
 from he_runtime.secret_store import create_key_file, open_secret_key, store_secret_key
@@ -28,10 +29,12 @@ from he_runtime.wire.evaluation_keys import write_evaluation_key
 from he_runtime.wire.message import Binding
 from he_runtime.wire.sizes import evaluation_key_bytes
 from services._pb import inference_pb2 as messages
+from services.client.ahead import made_ahead
 from services.client.connection import Timeouts, open_channel, server_errors, stub
 from services.client.errors import AnswerError, ClientError, OutOfRangeError, ServerError, TextTooLongError
 
 CHUNK_BYTES = 1 << 20
+KEYS_AHEAD = 2  # made while earlier ones are sent: SEAL releases the interpreter lock for most of its work
 BUNDLE_BYTES = 64 << 20
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total)."""
@@ -232,9 +235,9 @@ class Client:
         # With nothing missing one key is sent again: it makes the server load the set.
         wanted = missing or dict(list(self.plan.keys.items())[:1])
 
-        def chunks() -> Iterator[messages.KeyChunk]:
+        def chunks(keys: Iterator[EvaluationKey]) -> Iterator[messages.KeyChunk]:
             self.on_progress("keys", 0, len(wanted))
-            for count, key in enumerate(make_evaluation_keys(self._seal, secret, wanted), 1):
+            for count, key in enumerate(keys, 1):
                 content = write_evaluation_key(key, self._binding)
                 for offset in range(0, len(content), CHUNK_BYTES):
                     yield messages.KeyChunk(
@@ -245,8 +248,8 @@ class Client:
                     )
                 self.on_progress("keys", count, len(wanted))
 
-        with server_errors():
-            return self._stub.UploadKeys(chunks(), timeout=self.timeouts.upload)
+        with made_ahead(make_evaluation_keys(self._seal, secret, wanted), KEYS_AHEAD) as keys, server_errors():
+            return self._stub.UploadKeys(chunks(keys), timeout=self.timeouts.upload)
 
     # --- one query -------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,8 @@ class Settings:
     key_directory: Path | None = None
     threads: int = 2
     limits: Limits = field(default_factory=Limits)
+    cache_directory: Path | None = None
+    """Where encoded plaintexts are kept between starts; nowhere without it."""
 
 
 class Front(service.InferenceServicer):  # type: ignore[misc]
@@ -188,7 +190,8 @@ async def _refusals(context: Any, method: str) -> AsyncIterator[None]:
 async def serve(settings: Settings, *, on_ready: Any = None) -> None:
     """Serve until SIGTERM or SIGINT."""
     limits = settings.limits
-    worker = WorkerHandle(str(settings.bundle_directory), settings.threads, limits)
+    cache = None if settings.cache_directory is None else str(settings.cache_directory)
+    worker = WorkerHandle(str(settings.bundle_directory), settings.threads, limits, cache)
     with tempfile.TemporaryDirectory(prefix="thex-keys-") as temporary:
         model = await worker.start()
         store = KeyStore(settings.key_directory or Path(temporary) / "keys", model, limits)

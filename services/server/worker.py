@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from he_runtime.bundle import Bundle
+from he_runtime.constant_cache import constants_of
 from he_runtime.engines.numba_engine import NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
-from he_runtime.execution import CancelledError, encode_constants, run
+from he_runtime.execution import CancelledError, run
 from he_runtime.plan import Plan, plan_bundle
 from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciphertext
@@ -30,7 +31,7 @@ PROGRESS_SECONDS = 0.2
 class Worker:
     """Everything that a job needs."""
 
-    def __init__(self, plan: Plan, threads: int, cancelled: Any) -> None:
+    def __init__(self, plan: Plan, threads: int, cancelled: Any, cache_directory: Path | None = None) -> None:
         self.plan = plan
         self.client_plan = plan.client_plan()
         self.threads = threads
@@ -38,11 +39,8 @@ class Worker:
         self.binding = Binding(plan.parameters, plan.digest)
         self.engine = NumbaEngine(plan.parameters)
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
-        known: dict[tuple[bytes, int, float], Any] = {}
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
-        self.constants = {
-            bucket: encode_constants(program, self.engine, known) for bucket, program in plan.programs.items()
-        }
+        self.constants = constants_of(plan, self.engine, cache_directory)
 
     def load(self, key_set: str, directory: Path) -> NumbaEngine:
         """The engine with this client's keys, read from disk unless they are in memory."""
@@ -106,12 +104,12 @@ class Worker:
         return answers, seconds
 
 
-def main(pipe: Connection, cancelled: Any, bundle_directory: str, threads: int) -> None:
+def main(pipe: Connection, cancelled: Any, bundle_directory: str, threads: int, cache_directory: str | None) -> None:
     """Entry point of the spawned process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to stop
     bundle = Bundle.open(Path(bundle_directory))
     plan = plan_bundle(bundle)
-    worker = Worker(plan, threads, cancelled)
+    worker = Worker(plan, threads, cancelled, None if cache_directory is None else Path(cache_directory))
     files = {name: str(path) for name, path in bundle.client_half_files().items()}
     pipe.send(("ready", json.dumps(plan.client_plan().to_json()), files))
     while True:

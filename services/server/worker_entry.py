@@ -3,8 +3,8 @@
 from typing import Any
 
 
-def run(pipe: Any, cancelled: Any, bundle_directory: str, threads: int) -> None:
+def run(pipe: Any, cancelled: Any, bundle_directory: str, threads: int, cache_directory: str | None) -> None:
     """Import the evaluator inside the new process, and work."""
     from services.server.worker import main
 
-    main(pipe, cancelled, bundle_directory, threads)
+    main(pipe, cancelled, bundle_directory, threads, cache_directory)

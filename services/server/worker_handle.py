@@ -18,10 +18,11 @@ class WorkerDiedError(Exception):
 class WorkerHandle:
     """One spawned worker."""
 
-    def __init__(self, bundle_directory: str, threads: int, limits: Limits) -> None:
+    def __init__(self, bundle_directory: str, threads: int, limits: Limits, cache_directory: str | None = None) -> None:
         self.bundle_directory = bundle_directory
         self.threads = threads
         self.limits = limits
+        self.cache_directory = cache_directory
         self.waiting = 0
         self._context = multiprocessing.get_context("spawn")
         self._lock = asyncio.Lock()
@@ -34,7 +35,7 @@ class WorkerHandle:
         self._cancelled = self._context.Event()
         self._process = self._context.Process(
             target=worker_entry.run,
-            args=(theirs, self._cancelled, self.bundle_directory, self.threads),
+            args=(theirs, self._cancelled, self.bundle_directory, self.threads, self.cache_directory),
             daemon=True,
         )
         self._process.start()

@@ -28,8 +28,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path) -> Iterator[LocalServer]:
-    with local_server(bundle) as running:
+def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    cache = tmp_path_factory.mktemp("cache")
+    with local_server(bundle, cache_directory=cache) as running:
         yield running
 
 
@@ -57,6 +58,23 @@ def test_keys_stay_and_the_secret_one_is_not_at_the_server(client: Client, serve
         assert again.classify(TEXT).label == client.classify(TEXT).label
 
 
+def test_a_server_that_starts_from_its_cache_gives_the_same_answers(
+    client: Client, bundle: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    labels, written = [], []
+    for _ in range(2):
+        with (
+            local_server(bundle, cache_directory=cache) as running,
+            Client(running.target, tmp_path / "keys", running.authority) as connected,
+        ):
+            labels.append(connected.classify(TEXT).label)
+        (file,) = cache.iterdir()
+        written.append(file.stat().st_mtime_ns)
+    assert labels == [client.classify(TEXT).label] * 2
+    assert written[0] == written[1]  # the second start took it as it was
+
+
 def test_a_text_too_long_is_refused_before_anything_is_sent(client: Client) -> None:
     with pytest.raises(TextTooLongError, match="at most 8"):
         client.classify("good " * 20)
@@ -65,7 +83,7 @@ def test_a_text_too_long_is_refused_before_anything_is_sent(client: Client) -> N
 def test_an_answer_out_of_range_is_reported_as_such(tmp_path: Path) -> None:
     narrow = write_small_bundle(tmp_path / "narrow", logit_range=1e-3)
     with (
-        local_server(narrow) as running,
+        local_server(narrow, cache_directory=tmp_path / "cache") as running,
         Client(running.target, tmp_path / "keys", running.authority) as client,
         pytest.raises(OutOfRangeError, match="outside the calibrated range"),
     ):
