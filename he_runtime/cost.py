@@ -1,7 +1,7 @@
 """Sizes and a rough price of a plan, worked out without encrypting anything.
 
-Prices are milliseconds on one thread of a Zen 3 EPYC (AVX2), fitted to measurements of a prototype; they tell where time goes,
-not how long your machine takes.
+Prices are milliseconds on one thread of an AMD EPYC with AVX-512, fitted to measured operations at 16, 10 and 6 primes; other
+machines differ, but the planner needs ratios only. `thex bench model` puts estimate and measurement side by side.
 """
 
 from dataclasses import dataclass
@@ -26,23 +26,32 @@ class StageCost:
 
 
 def operation_milliseconds(operation: Operation, parameters: Parameters) -> float:
-    """Estimated price of one operation on one thread."""
-    rows = operation.level + 1
-    ring = parameters.ring_degree / 32768
-    switch = ring * (1.2 * rows + 0.045 * rows * rows)
+    """Estimated price of one operation on one thread.
+
+    A key switch is counted in rows: `extend` transforms each digit at every prime of q and P, `switch` reads the key and
+    transforms both halves of the result.
+    """
+    rows, ring = operation.level + 1, parameters.ring_degree / 32768
+    every = rows + len(parameters.special_primes)
+    digits = parameters.digit_count(operation.level)
+    extend = 0.14 * digits * every
+    switch = 0.03 * digits * every + 0.34 * every
+    products = sum(index >= 0 for index in operation.constants)
     match operation.kind:
-        case "rotate" if len(operation.steps) > 1:
-            return 0.3 * switch + 0.9 * ring * rows * len(operation.steps)
         case "rotate":
-            return switch
+            return ring * (extend + switch * len(operation.steps))
+        case "conjugate":
+            return ring * (extend + switch)
         case "product_sum":
-            return switch + 0.1 * ring * rows * (len(operation.inputs) // 2)
-        case "weighted_sum":
-            return 0.05 * ring * rows * len(operation.constants)
+            return ring * (extend + switch + 0.1 * rows * (len(operation.inputs) // 2))
+        case "weighted_sum" | "weighted_sums":
+            return ring * 0.045 * rows * products
         case "rescale":
-            return 0.3 * ring * rows
+            return ring * 0.26 * rows
+        case "drop" | "reinterpret":
+            return 0.0
         case _:
-            return 0.02 * ring * rows
+            return ring * 0.045 * rows
 
 
 def program_milliseconds(program: Program) -> float:
@@ -66,7 +75,7 @@ def stage_costs(program: Program) -> list[StageCost]:
                 sum(len(operation.steps) for operation in operations),
                 sum(len(operation.inputs) // 2 for operation in products),
                 len(products),
-                sum(len(o.constants) for o in operations if o.kind == "weighted_sum"),
+                sum(i >= 0 for o in operations if o.kind.startswith("weighted_sum") for i in o.constants),
                 sum(operation.kind == "rescale" for operation in operations),
                 sum(operation_milliseconds(operation, program.parameters) for operation in operations),
             )

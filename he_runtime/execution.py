@@ -1,7 +1,7 @@
 """Running a program on any engine: operations start as soon as their operands exist, values are freed after their last use.
 
-Engines release the interpreter lock in their kernels, so a few threads keep all cores busy. Of the operations that are ready the
-earliest in the program goes first: this keeps few values alive at a time.
+Engines release the interpreter lock in their kernels, so a few threads keep all cores busy. With one thread the earliest operation
+goes first, which keeps few values alive; with more, the one with the most work waiting behind it, so that no thread ends up idle.
 """
 
 import heapq
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
+from he_runtime.cost import operation_milliseconds
 from he_runtime.engines.interface import Engine
 from he_runtime.program import Operation, Program
 
@@ -56,16 +57,17 @@ def run(
     uses = program.last_use()
     results = {value.identity for value in program.outputs.values()}
     producer = {output: index for index, operation in enumerate(program.operations) for output in operation.outputs}
+    priority = _work_behind(program) if threads > 1 else [0.0] * len(program.operations)
     waiting: list[int] = []
     readers: dict[int, list[int]] = defaultdict(list)
-    ready: list[int] = []
+    ready: list[tuple[float, int]] = []
     for index, operation in enumerate(program.operations):
         sources = {producer[i] for i in operation.inputs if i in producer}
         waiting.append(len(sources))
         for source in sources:
             readers[source].append(index)
         if not sources:
-            heapq.heappush(ready, index)
+            heapq.heappush(ready, (-priority[index], index))
 
     done, total = 0, len(program.operations)
     running: dict[Future[list[Any]], int] = {}
@@ -75,7 +77,7 @@ def run(
                 if cancelled is not None and cancelled.is_set():
                     raise CancelledError("the execution was cancelled")
                 while ready and len(running) < threads:
-                    index = heapq.heappop(ready)
+                    _, index = heapq.heappop(ready)
                     operation = program.operations[index]
                     operands = [values[i] for i in operation.inputs]
                     running[pool.submit(_apply, engine, operation, operands, constants)] = index
@@ -91,7 +93,7 @@ def run(
                     for reader in readers[index]:
                         waiting[reader] -= 1
                         if waiting[reader] == 0:
-                            heapq.heappush(ready, reader)
+                            heapq.heappush(ready, (-priority[reader], reader))
                     done += 1
                     if on_progress is not None:
                         on_progress(done, total)
@@ -99,6 +101,19 @@ def run(
             for future in running:
                 future.cancel()
     return {name: values[value.identity] for name, value in program.outputs.items()}
+
+
+def _work_behind(program: Program) -> list[float]:
+    """For each operation the longest chain of estimated milliseconds from its start to the program's end."""
+    behind: dict[int, float] = defaultdict(float)
+    lengths = [0.0] * len(program.operations)
+    for index in range(len(program.operations) - 1, -1, -1):
+        operation = program.operations[index]
+        after = max((behind[output] for output in operation.outputs), default=0.0)
+        lengths[index] = after + operation_milliseconds(operation, program.parameters)
+        for identity in operation.inputs:
+            behind[identity] = max(behind[identity], lengths[index])
+    return lengths
 
 
 def _apply(engine: Engine[Any, Any], operation: Operation, operands: list[Any], constants: list[Any]) -> list[Any]:

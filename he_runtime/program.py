@@ -296,6 +296,8 @@ class ProgramBuilder:
         if self.parameters.slots % len(vector):
             raise PlanError(f"{self.stage}: a plaintext of {len(vector)} slots does not divide {self.parameters.slots}")
         vector = np.asarray(vector, np.complex128 if np.iscomplexobj(vector) else np.float64)
+        if len(vector) == 1 and np.iscomplexobj(vector):
+            vector = np.resize(vector, 2)  # no polynomial in X^(N/2) is i in every slot
         key = (vector.dtype.char.encode() + vector.tobytes(), level, scale)
         if key not in self._known_constants:
             self._known_constants[key] = len(self._constants)

@@ -249,21 +249,22 @@ class NumbaEngine:
                 raise PlanError("the plaintexts of one matrix have different periods")
         padded = -(-terms // 4) * 4
         n = self.parameters.ring_degree
-        out = np.empty((sums, 2, level + 1, n))
+        out = [np.empty((2, level + 1, n)) for _ in range(sums)]
         x, result = self._buffer("terms", (padded, n)), self._buffer("sums", (sums, n))
         words = self._buffer("words", (sums, padded, length))
         x[:], words[:] = 0.0, 0.0
         for t in range(level + 1):
             p, inverse_p = self._tables.primes[t]
-            for g, row in enumerate(plaintexts):
-                for b, plaintext in enumerate(row):
+            for g, weights in enumerate(plaintexts):
+                for b, plaintext in enumerate(weights):
                     if plaintext is not None:
                         words[g, b] = plaintext.words[t]
             for part in range(2):
                 for b, ciphertext in enumerate(ciphertexts):
                     x[b] = ciphertext.residues[part, t]
                 weighted_rows(x, words, p, inverse_p, result)
-                out[:, part, t] = result
+                for residues, row in zip(out, result, strict=True):
+                    residues[part, t] = row
         return [NumbaCiphertext(residues, scale) for residues in out]
 
     def product_sum(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:

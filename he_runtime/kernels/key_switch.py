@@ -16,6 +16,41 @@ Array = NDArray[np.float64]
 
 
 @njit(**KERNEL)
+def _convert(
+    sources: Array, first: int, last: int, w: Array, ratios: Array, p: float, out: Array
+) -> None:
+    """out[i] = sum over k of sources[first + k, i]·w[k] mod p, first + k < last: three terms at a time, in registers."""
+    x, w0, r0 = sources[first], w[0], ratios[0]
+    remaining = last - first - 1
+    if remaining % 3 == 0:
+        for i in range(out.shape[0]):
+            out[i] = multiply_constant(x[i], w0, r0, p)
+    elif remaining % 3 == 1:
+        y, w1, r1 = sources[first + 1], w[1], ratios[1]
+        for i in range(out.shape[0]):
+            out[i] = multiply_constant(x[i], w0, r0, p) + multiply_constant(y[i], w1, r1, p)
+    else:
+        y, w1, r1 = sources[first + 1], w[1], ratios[1]
+        z, w2, r2 = sources[first + 2], w[2], ratios[2]
+        for i in range(out.shape[0]):
+            out[i] = (
+                multiply_constant(x[i], w0, r0, p)
+                + multiply_constant(y[i], w1, r1, p)
+                + multiply_constant(z[i], w2, r2, p)
+            )
+    for k in range(1 + remaining % 3, last - first, 3):
+        x, w0, r0 = sources[first + k], w[k], ratios[k]
+        y, w1, r1 = sources[first + k + 1], w[k + 1], ratios[k + 1]
+        z, w2, r2 = sources[first + k + 2], w[k + 2], ratios[k + 2]
+        for i in range(out.shape[0]):
+            out[i] += (
+                multiply_constant(x[i], w0, r0, p)
+                + multiply_constant(y[i], w1, r1, p)
+                + multiply_constant(z[i], w2, r2, p)
+            )
+
+
+@njit(**KERNEL)
 def extend(
     part: Array,
     coefficients: Array,
@@ -49,41 +84,30 @@ def extend(
                 continue
             row = rows[r]
             p = primes[row, 0]
-            first, w0, ratio0 = coefficients[start], conversion[r, j, 0], conversion_ratios[r, j, 0]
-            if stop - start == 3:  # the digit size of N=32768, summed without going through memory
-                w1, ratio1 = conversion[r, j, 1], conversion_ratios[r, j, 1]
-                w2, ratio2 = conversion[r, j, 2], conversion_ratios[r, j, 2]
-                second, third = coefficients[start + 1], coefficients[start + 2]
-                for i in range(n):
-                    out[i] = (
-                        multiply_constant(first[i], w0, ratio0, p)
-                        + multiply_constant(second[i], w1, ratio1, p)
-                        + multiply_constant(third[i], w2, ratio2, p)
-                    )
-            else:
-                for i in range(n):
-                    out[i] = multiply_constant(first[i], w0, ratio0, p)
-                for k in range(1, stop - start):
-                    source, w, ratio = coefficients[start + k], conversion[r, j, k], conversion_ratios[r, j, k]
-                    for i in range(n):
-                        out[i] += multiply_constant(source[i], w, ratio, p)
+            _convert(coefficients, start, stop, conversion[r, j], conversion_ratios[r, j], p, out)
             forward(out, roots[row, 0], roots[row, 1], p)
 
 
 @njit(**KERNEL)
 def _accumulate(
-    digits: Array,
+    extended: Array,
+    target: int,
     low: NDArray[np.int32],
     high: NDArray[np.int16],
+    key_row: int,
     total0: Array,
     total1: Array,
     p: float,
     inverse_p: float,
 ) -> None:
-    """total_h = sum over digits of digit·key row h, both halves at once: the digits are read once. digits [digits, N]."""
-    for j in range(digits.shape[0]):
-        d = digits[j]
-        low0, high0, low1, high1 = low[j, 0], high[j, 0], low[j, 1], high[j, 1]
+    """total_h = sum over digits of digit·key row h, both halves at once: the digits are read once. extended [digits, rows, N].
+
+    Rows are taken out of whole arrays by number: a slice across digits would have a stride that the compiler does not know, and
+    the loops would not become vector code.
+    """
+    for j in range(extended.shape[0]):
+        d = extended[j, target]
+        low0, high0, low1, high1 = low[key_row, j, 0], high[key_row, j, 0], low[key_row, j, 1], high[key_row, j, 1]
         if j == 0:
             for i in range(d.shape[0]):
                 x = d[i]
@@ -125,15 +149,13 @@ def switch(
     Scratch: special [2, special, N], quotient [2, N], total [2, N], row [N].
     """
     q_rows, n = out.shape[1], out.shape[2]
-    digits, specials = extended.shape[0], special.shape[1]
+    specials = special.shape[1]
     quotient[:] = 0.0
     for s in range(specials):
         table = rows[q_rows + s]
         p, inverse_p = primes[table, 0], primes[table, 1]
         key = key_level_rows + s
-        _accumulate(
-            extended[:, q_rows + s], low[key, :digits], high[key, :digits], special[0, s], special[1, s], p, inverse_p
-        )
+        _accumulate(extended, q_rows + s, low, high, key, special[0, s], special[1, s], p, inverse_p)
         for half in range(2):
             x, u = special[half, s], quotient[half]
             for i in range(n):
@@ -148,16 +170,12 @@ def switch(
             quotient[half, i] = rint(quotient[half, i])
     for t in range(q_rows):
         p, inverse_p = primes[t, 0], primes[t, 1]
-        _accumulate(extended[:, t], low[t, :digits], high[t, :digits], total[0], total[1], p, inverse_p)
+        _accumulate(extended, t, low, high, t, total[0], total[1], p, inverse_p)
         for half in range(2):
-            u, sums = quotient[half], total[half]
-            x, w, ratio = special[half, 0], down[t, 0], down_ratios[t, 0]
+            sums, o, u = total[half], out[half, t], quotient[half]
+            _convert(special[half], 0, specials, down[t], down_ratios[t], p, row)
             for i in range(n):
-                row[i] = u[i] + multiply_constant(x[i], w, ratio, p)
-            for s in range(1, specials):
-                x, w, ratio = special[half, s], down[t, s], down_ratios[t, s]
-                for i in range(n):
-                    row[i] += multiply_constant(x[i], w, ratio, p)
+                row[i] += u[i]
             forward(row, roots[t, 0], roots[t, 1], p)
             if half == 0:
                 a = addend0[t]
@@ -170,7 +188,6 @@ def switch(
             else:
                 for i in range(n):
                     sums[i] = reduce(sums[i] + row[i], p, inverse_p)
-            o = out[half, t]
             for i in range(n):
                 o[i] = sums[permutation[i]]
 

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from he_runtime.allocation import keep_freed_memory
 from he_runtime.bundle import Bundle
 from he_runtime.constant_cache import constants_of
 from he_runtime.engines.numba_engine import NumbaEngine
@@ -106,6 +107,7 @@ class Worker:
 
 def main(pipe: Connection, cancelled: Any, bundle_directory: str, threads: int, cache_directory: str | None) -> None:
     """Entry point of the spawned process."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to stop
     bundle = Bundle.open(Path(bundle_directory))
     plan = plan_bundle(bundle)

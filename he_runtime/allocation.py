@@ -1,0 +1,25 @@
+"""How a process that evaluates programs should treat freed memory: keep it.
+
+Ciphertexts are arrays of several megabytes that live for milliseconds. By default the C library gives each back to the system and
+the next one is mapped afresh, page by page: measured, 4 ms of the 20 ms that a rotation at 16 primes took.
+"""
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_LARGEST_BLOCK = 32 << 20  # glibc takes no higher threshold
+_KEPT = 1 << 31  # less one byte: the parameter is a C int
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep freed arrays for the next ones, for the whole process. False where it is not glibc."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    # Other arenas than the main one hold no block so large, so that threads would go back to mapping.
+    wanted = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST_BLOCK), (_TRIM_THRESHOLD, _KEPT - 1))
+    return all(mallopt(name, value) == 1 for name, value in wanted)
