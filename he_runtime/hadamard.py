@@ -62,6 +62,8 @@ class HadamardLowering:
             raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
+        # Whole rows are turned by at most the shortest rows' eight at a time, whatever the bucket: all buckets share these keys.
+        self.hoisted_rows = max(1, HOISTED * 2 * shape.width // self.layout.row)
         self.baby_steps = 1 << math.ceil(math.log2(shape.width) / 2)
 
     def program(self) -> Program:
@@ -179,11 +181,12 @@ class HadamardLowering:
         for v, other in zip(value, ahead, strict=True):
             even, *odd = [builder.combine(v, other, power) for power in ((1, 3) if layout.group % 2 else (1,))]
             if odd:
-                evens = self._multiples(even, 2 * layout.row, -(-half // 2))
-                odds = self._multiples(*builder.rotate(odd[0], [layout.row]), 2 * layout.row, half // 2)
+                evens = self._multiples(even, 2 * layout.row, -(-half // 2), -(-self.hoisted_rows // 2))
+                (odd_row,) = builder.rotate(odd[0], [layout.row])
+                odds = self._multiples(odd_row, 2 * layout.row, half // 2, -(-self.hoisted_rows // 2))
                 turned_values.append([(evens, odds)[k % 2][k // 2] for k in range(half)])
             else:
-                turned_values.append(self._multiples(even, layout.row, half))
+                turned_values.append(self._multiples(even, layout.row, half, self.hoisted_rows))
         results = []
         for row in attention:
             left: list[Value] = []
@@ -471,7 +474,7 @@ class HadamardLowering:
     def _skew(self, value: Value) -> Value:
         """out[t, p] = in[t + shift(p), p]. 1 level."""
         builder, layout = self.builder, self.layout
-        babies = 1 << math.ceil(math.log2(layout.block_tokens) / 2)
+        babies = min(self.hoisted_rows, layout.block_tokens)
         turned = builder.rotate(value, [layout.row * baby for baby in range(babies)])
         shift = layout.shift()
         total: Value | None = None
@@ -501,11 +504,11 @@ class HadamardLowering:
             value = self.builder.add([value, *self.builder.rotate(value, [step])])
         return value
 
-    def _multiples(self, value: Value, step: int, count: int) -> list[Value]:
-        """Rotations by 0, step, 2·step, ...: eight of them share one decomposition."""
+    def _multiples(self, value: Value, step: int, count: int, hoisted: int = HOISTED) -> list[Value]:
+        """Rotations by 0, step, 2·step, ...: `hoisted` of them share one decomposition."""
         turned: list[Value] = []
         while len(turned) < count:
             if turned:
-                (value,) = self.builder.rotate(value, [HOISTED * step])
-            turned.extend(self.builder.rotate(value, [step * k for k in range(min(HOISTED, count - len(turned)))]))
+                (value,) = self.builder.rotate(value, [hoisted * step])
+            turned.extend(self.builder.rotate(value, [step * k for k in range(min(hoisted, count - len(turned)))]))
         return turned
