@@ -1,7 +1,8 @@
 """Running a program on any engine: operations start as soon as their operands exist, values are freed after their last use.
 
-Engines release the interpreter lock in their kernels, so a few threads keep all cores busy. With one thread the earliest operation
-goes first, which keeps few values alive; with more, the one with the most work waiting behind it, so that no thread ends up idle.
+Engines release the interpreter lock in their kernels, so a few threads keep all cores busy. With one thread the earliest
+operation goes first, which keeps few values alive; with more, the one with the most work waiting behind it, so that no
+thread ends up idle.
 """
 
 import heapq

@@ -102,7 +102,9 @@ def render(report: dict[str, object], bucket: int) -> Group:
         if alternative["name"] != report["lowering"]:
             costs = alternative["milliseconds"]
             reason = f"an estimated {costs[bucket]:.0f} ms for this bucket" if costs else alternative["refusal"]
-            head.append(f"rejected      {alternative['name']}, {alternative['levels']} levels: {reason}\n", style="yellow")
+            head.append(
+                f"rejected      {alternative['name']}, {alternative['levels']} levels: {reason}\n", style="yellow"
+            )
     head.append(f"chain         {_bits(report['prime_bits'])} | special {_bits(report['special_prime_bits'])} bits\n")
     head.append(
         f"bucket {bucket}: {chosen['ciphertexts_per_tensor']} ciphertext(s) a tensor, {chosen['ciphertexts_up']} up "

@@ -112,9 +112,7 @@ class HadamardLowering:
         builder.stage = f"{name}: skew of keys and values"
         skewed = [[builder.parts(self._skew(block)) for block in blocks] for blocks in pairs]
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
-        keys_by_group = [
-            self._repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed
-        ]
+        keys_by_group = [self._repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
         values_by_group = [
             [builder.multiply([value], [masks]) for (_, value), masks in zip(blocks, mask, strict=True)]
             for blocks in skewed
@@ -137,8 +135,8 @@ class HadamardLowering:
         step, along = layout.group, layout.group - layout.row
         half = layout.window // 2
         if half:
-            query = [builder.combine(q, *builder.rotate(q, [step * half]), 3) for q in query]
-            key = [builder.combine(k, *builder.rotate(k, [along * half]), 1) for k in key]
+            query = [builder.combine(q, builder.rotate(q, [step * half])[0], 3) for q in query]
+            key = [builder.combine(k, builder.rotate(k, [along * half])[0], 1) for k in key]
         turned_queries = [self._multiples(q, step, half or 1) for q in query]
         turned_keys = [self._multiples(k, along, half or 1) for k in key]
         scores = []
@@ -148,9 +146,7 @@ class HadamardLowering:
                 score = builder.multiply(turned_query, turned_key)
                 score = builder.real_part(score) if half else score
                 for bit in range(layout.parts.bit_length() - 1):
-                    score = builder.add(
-                        [score, *builder.rotate(score, [layout.group * layout.block_tokens << bit])]
-                    )
+                    score = builder.add([score, *builder.rotate(score, [layout.group * layout.block_tokens << bit])])
                 row.append(score)
             scores.append(row)
         return scores
@@ -191,7 +187,7 @@ class HadamardLowering:
         for row in attention:
             left: list[Value] = []
             for p in row:
-                packed = builder.combine(p, *builder.rotate(p, [layout.group * half]), 3)
+                packed = builder.combine(p, builder.rotate(p, [layout.group * half])[0], 3)
                 left.extend(self._multiples(packed, layout.group, half))
             results.append(builder.multiply(left, [v for turned in turned_values for v in turned]))
         return results
@@ -317,7 +313,9 @@ class HadamardLowering:
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 
-    def _product(self, inputs: Sequence[tuple[Sequence[Value], NDArray[np.number]]], bias: NDArray[np.number]) -> Blocks:
+    def _product(
+        self, inputs: Sequence[tuple[Sequence[Value], NDArray[np.number]]], bias: NDArray[np.number]
+    ) -> Blocks:
         """Sum of input·matrix, plus bias; matrices [W, P] on inputs repeated along their rows. 1 level.
 
         out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014); the giant steps are
@@ -329,7 +327,9 @@ class HadamardLowering:
         positions = np.arange(inputs[0][1].shape[1])
         level = min(value.level for blocks, _ in inputs for value in blocks)
         for block in range(len(inputs[0][0])):
-            turned = [builder.rotate(builder.drop(blocks[block], level), range(self.baby_steps)) for blocks, _ in inputs]
+            turned = [
+                builder.rotate(builder.drop(blocks[block], level), range(self.baby_steps)) for blocks, _ in inputs
+            ]
             steps = range(width - self.baby_steps, -1, -self.baby_steps)
             table: list[list[NDArray[np.number] | None]] = []
             for giant in steps:
@@ -386,9 +386,7 @@ class HadamardLowering:
                 blocks.append(self._pad(matrix[start : start + width]))
         return blocks
 
-    def _feed_forward_maps(
-        self, layer: Layer
-    ) -> tuple[tuple[Array, Array, Array], list[tuple[Array, Array, Array]]]:
+    def _feed_forward_maps(self, layer: Layer) -> tuple[tuple[Array, Array, Array], list[tuple[Array, Array, Array]]]:
         """(matrix of the context, matrix of x, bias) for z, and for each block of W pre-activations."""
         if layer.up_from_context is None:
             raise PlanError("the network must be folded before it is lowered")
@@ -396,7 +394,8 @@ class HadamardLowering:
         positions = (
             self.layout.feature_position()
             if layer is not self.network.layers[-1]
-            else np.arange(width) % shape.padded_head_size * shape.padded_heads + np.arange(width) // shape.padded_head_size
+            else np.arange(width) % shape.padded_head_size * shape.padded_heads
+            + np.arange(width) // shape.padded_head_size
         )
 
         def from_context(matrix: Array) -> Array:

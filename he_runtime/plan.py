@@ -288,7 +288,11 @@ def plan_weights(
             refusal = ring
         elif lowering is not None and name != lowering:
             refusal = f"{lowering} was asked for"
-        elif lowering is None and name == "wide values" and (parameters or ring.ring_degree >= min(usual, default=1 << 30)):
+        elif (
+            lowering is None
+            and name == "wide values"
+            and (parameters or ring.ring_degree >= min(usual, default=1 << 30))
+        ):
             refusal = "many times the work, and no smaller ring for it"
         else:
             try:

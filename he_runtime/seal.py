@@ -87,7 +87,7 @@ class SealClient:
         return sealapi.Encryptor(self.context, key._handle)
 
     def encrypt(self, key: SecretKey, slots: NDArray[Any], level: int, scale: float) -> SealCiphertext:
-        """A seeded encryption of real or complex slots [N/2] at a level: rows uint64 [1, level+1, N] and the seed of the other part."""
+        """A seeded encryption of slots [N/2], real or complex: rows uint64 [1, level+1, N] and the other part's seed."""
         if len(slots) != self.parameters.slots or not np.isfinite(slots).all():
             raise HERuntimeError(f"{len(slots)} values to encrypt; expected {self.parameters.slots} finite ones")
         plaintext = sealapi.Plaintext()
@@ -123,7 +123,6 @@ class SealClient:
         plaintext = sealapi.Plaintext()
         sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, scale), plaintext)
         return np.array(self.encoder.decode_complex(plaintext))
-
 
     def decrypt_coefficients(self, key: SecretKey, coefficients: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Centred coefficients float64 [N] of a ciphertext at level 0, given as coefficients uint64 [2, N] below q0."""

@@ -5,7 +5,7 @@ All engines act on slot vectors of length `slots`; `rotate` by s is a rotation t
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         """Scale of the encrypted values."""
         ...
 
-    def encode(self, values: NDArray[np.float64], level: int, scale: float) -> Plaintext:
+    def encode(self, values: NDArray[Any], level: int, scale: float) -> Plaintext:
         """Encode real or complex slots. `values` may be shorter than `slots` if its length divides it: it is then repeated."""
         ...
 

@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,7 +166,9 @@ class NumbaEngine:
     def to_coefficients(self, ciphertext: NumbaCiphertext) -> NDArray[np.uint64]:
         """Canonical coefficients uint64 [2, N] of a ciphertext at level 0, transformed back."""
         if ciphertext.level:
-            raise PlanError(f"only a ciphertext at level 0 is sent as coefficients, not one at level {ciphertext.level}")
+            raise PlanError(
+                f"only a ciphertext at level 0 is sent as coefficients, not one at level {ciphertext.level}"
+            )
         (p, inverse_p), n = self._tables.primes[0], self.parameters.ring_degree
         factor = centred(pow(n, -1, int(p)), int(p))
         rows = np.array(ciphertext.residues)
@@ -183,7 +186,7 @@ class NumbaEngine:
         """Scale of the encrypted values."""
         return ciphertext.scale
 
-    def encode(self, values: Array, level: int, scale: float) -> NumbaPlaintext:
+    def encode(self, values: NDArray[Any], level: int, scale: float) -> NumbaPlaintext:
         """Encode real or complex slots whose length divides the slots; kept compact."""
         period = len(values)
         if self.parameters.slots % period:
@@ -256,9 +259,9 @@ class NumbaEngine:
         for t in range(level + 1):
             p, inverse_p = self._tables.primes[t]
             for g, weights in enumerate(plaintexts):
-                for b, plaintext in enumerate(weights):
-                    if plaintext is not None:
-                        words[g, b] = plaintext.words[t]
+                for b, weight in enumerate(weights):
+                    if weight is not None:
+                        words[g, b] = weight.words[t]
             for part in range(2):
                 for b, ciphertext in enumerate(ciphertexts):
                     x[b] = ciphertext.residues[part, t]

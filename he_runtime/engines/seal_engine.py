@@ -68,7 +68,7 @@ class SealEngine:
         """Canonical residues uint64 [2, level+1, N]."""
         return self.client.from_seal(ciphertext.handle)
 
-    def encode(self, values: NDArray[np.float64], level: int, scale: float) -> SealHandle:
+    def encode(self, values: NDArray[Any], level: int, scale: float) -> SealHandle:
         """Encode real slots, repeated to fill the ciphertext."""
         if self.parameters.slots % len(values):
             raise PlanError(f"a plaintext of {len(values)} slots does not divide {self.parameters.slots}")

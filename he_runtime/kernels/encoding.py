@@ -27,7 +27,7 @@ def encoding_positions(period: int) -> NDArray[np.int64]:
 
 
 def coefficients(values: NDArray[Any], scale: float, positions: NDArray[np.int64]) -> Array:
-    """Integer coefficients, float64 [2·period], of the polynomial whose slots are values·scale. values: real or complex [period]."""
+    """Integer coefficients [2·period] of the polynomial whose slots are values·scale. values: [period], real or complex."""
     degree = 2 * len(values)
     spectrum = np.zeros(degree, np.complex128)
     spectrum[positions] = values

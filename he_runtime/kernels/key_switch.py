@@ -16,9 +16,7 @@ Array = NDArray[np.float64]
 
 
 @njit(**KERNEL)
-def _convert(
-    sources: Array, first: int, last: int, w: Array, ratios: Array, p: float, out: Array
-) -> None:
+def _convert(sources: Array, first: int, last: int, w: Array, ratios: Array, p: float, out: Array) -> None:
     """out[i] = sum over k of sources[first + k, i]·w[k] mod p, first + k < last: three terms at a time, in registers."""
     x, w0, r0 = sources[first], w[0], ratios[0]
     remaining = last - first - 1
@@ -71,7 +69,6 @@ def extend(
     conversion: [len(rows), digits, digit size], Q_j/q_i mod the target prime; conversion_ratios: the same over it.
     """
     level_rows = part.shape[0]
-    n = part.shape[1]
     for i in range(level_rows):
         coefficients[i] = part[i]
         inverse(coefficients[i], roots[i, 2], roots[i, 3], primes[i, 0], primes[i, 1], gadget[i, 0], gadget[i, 1])

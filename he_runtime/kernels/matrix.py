@@ -1,6 +1,7 @@
 """The inner sums of a matrix product: several weighted sums of the same rotated ciphertexts at once.
 
-The ciphertexts are read once for all sums, a few hundred coefficients at a time, so that everything else stays in the first cache.
+The ciphertexts are read once for all sums, a run of
+coefficients at a time, so that everything else stays in the first cache.
 """
 
 import numpy as np

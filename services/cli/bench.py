@@ -114,3 +114,32 @@ def kernels(
         )
     console.print(table)
     console.print(report["machine"])
+
+
+@app.command("model")
+@one_line_errors
+def model(
+    bucket: Annotated[int, typer.Option(help="Tokens: one of the bundle's buckets.")] = 32,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")] = None,
+    repeats: Annotated[int, typer.Option(help="Timed queries; the median counts.", min=1)] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """A whole query on the evaluator, by stage and operation, beside the planner's estimate; one and two threads."""
+    from rich.table import Table
+
+    from benchmarks.model import measure
+    from he_runtime.bundle import Bundle
+
+    opened = Bundle.open(bundle_or_shipped(bundle))
+    if bucket not in opened.config.buckets:
+        raise ValueError(f"bucket {bucket} is not one of this bundle's {list(opened.config.buckets)}")
+    report = measure(opened, bucket, repeats=repeats)
+    if as_json:
+        print_json(report)
+        return
+    table = Table("what", "measured, s", "estimated, s")
+    for row in cast("list[dict[str, Any]]", report["rows"]):
+        estimate = row.get("estimated_seconds")
+        table.add_row(row["name"], f"{row['seconds']:.3f}", "" if estimate is None else f"{estimate:.3f}")
+    console.print(table)
+    console.print({name: value for name, value in report.items() if name != "rows"})

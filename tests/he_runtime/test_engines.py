@@ -239,7 +239,9 @@ def test_conjugation_and_powers_of_i(rig: Rig) -> None:
     np.testing.assert_allclose(rig.decrypt(rig.engine.conjugate(left)), a.conj(), rtol=0, atol=rig.tolerance)
     for power in range(4):
         combined = rig.engine.combine(left, right, power)
-        np.testing.assert_allclose(rig.decrypt(combined), a + quarter_turns(SLOTS, power) * b, rtol=0, atol=rig.tolerance)
+        np.testing.assert_allclose(
+            rig.decrypt(combined), a + quarter_turns(SLOTS, power) * b, rtol=0, atol=rig.tolerance
+        )
 
 
 @pytest.mark.parametrize("length", [1, 2, 64])
