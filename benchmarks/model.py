@@ -68,7 +68,7 @@ def measure(bundle: Bundle, bucket: int, threads: tuple[int, ...] = (1, 2), repe
         seconds = []
         for _ in range(repeats):
             started = time.perf_counter()
-            result = run(program, engine, constants, inputs, threads=count)["logits"]
+            result = run(program, engine.with_threads(count), constants, inputs)["logits"]
             seconds.append(time.perf_counter() - started)
         by_threads[str(count)] = statistics.median(seconds)
     timed = TimedEngine(engine)
@@ -77,11 +77,10 @@ def measure(bundle: Bundle, bucket: int, threads: tuple[int, ...] = (1, 2), repe
 
     def note(count: int, _total: int) -> None:
         nonlocal done
-        # With one thread operations end in the program's order.
         stages[program.operations[count - 1].stage] += time.perf_counter() - done
         done = time.perf_counter()
 
-    run(program, timed, constants, inputs, threads=1, on_progress=note)
+    run(program, timed, constants, inputs, on_progress=note)
     slots = client.decrypt_complex(secret, engine.to_rows(result), result.scale)
     error = np.abs(client_plan.unpack(bucket, slots) - plain_logits(bundle.weights(), text)).max()
     estimates = {cost.stage: cost.milliseconds / 1e3 for cost in stage_costs(program)}
@@ -110,7 +109,7 @@ def measure(bundle: Bundle, bucket: int, threads: tuple[int, ...] = (1, 2), repe
 
 
 ENGINE_CALLS = {
-    *("rotate", "conjugate", "combine", "weighted_sum", "weighted_sums", "product_sum"),
+    *("rotate", "conjugate", "combine", "weighted_sum", "linear_transforms", "product_sum", "multiply"),
     *("rescale", "drop", "add", "add_plain"),
 }
 

@@ -1,7 +1,7 @@
 """Encoded plaintexts on disk: one file for each plan, mapped into memory and not copied.
 
 Layout: a header (magic, length and SHA-256 of the table of contents, CRC-32 of the words, size of the file), the table of
-contents as JSON, then the words of every entry, little-endian float64 [level+1, M], each aligned to 64 bytes. Entries are known
+contents as JSON, then the words of every entry, little-endian float64, each aligned to 64 bytes. Entries are known
 by the SHA-256 of what was encoded, not by their position, so a lowering that changes its numbers never meets stale words.
 A file that is not exactly what this plan would write is encoded again, never trusted.
 """
@@ -9,6 +9,7 @@ A file that is not exactly what this plan would write is encoded again, never tr
 import contextlib
 import hashlib
 import json
+import math
 import os
 import struct
 import tempfile
@@ -22,11 +23,12 @@ from numpy.typing import NDArray
 from he_runtime.engines.numba_engine import NumbaEngine, NumbaPlaintext
 from he_runtime.errors import HERuntimeError
 from he_runtime.execution import encode_constants
+from he_runtime.parameters import Parameters
 from he_runtime.plan import Plan
 from he_runtime.program import Constant
 
 MAGIC = b"THEXPLAI"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ALIGNMENT = 64
 _HEADER = struct.Struct("<8sQ32sIQ")
 _WORD = np.dtype("<f8")
@@ -63,9 +65,12 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
         for name, constant in zip(names[bucket], program.constants, strict=True)
     }
     try:
-        entries = read(path, _digest(plan), wanted)
+        entries = read(path, _digest(plan), wanted, plan.parameters)
     except (CacheError, OSError):
-        entries = {name: engine.encode(c.values, c.level, c.scale) for name, c in wanted.items()}
+        entries = {
+            name: (engine.encode if c.values.ndim == 1 else engine.encode_table)(c.values, c.level, c.scale)
+            for name, c in wanted.items()
+        }
         with contextlib.suppress(OSError):
             write(path, _digest(plan), entries)
     return {bucket: [entries[name] for name in names[bucket]] for bucket in plan.programs}
@@ -75,7 +80,7 @@ def write(path: Path, digest: str, entries: Mapping[str, NumbaPlaintext]) -> Non
     """Write a cache under a temporary name, then rename it: a reader sees the old file, the new one, or none."""
     table, offset, checksum = [], 0, 0
     for name, plaintext in entries.items():
-        table.append([name, *plaintext.words.shape, plaintext.scale.hex(), offset])
+        table.append([name, list(plaintext.words.shape), plaintext.scale.hex(), offset])
         offset = _aligned(offset + plaintext.words.nbytes)
     contents = json.dumps({"digest": digest, "entries": table}).encode()
     start = _aligned(_HEADER.size + len(contents))
@@ -100,7 +105,7 @@ def write(path: Path, digest: str, entries: Mapping[str, NumbaPlaintext]) -> Non
         raise
 
 
-def read(path: Path, digest: str, wanted: Mapping[str, Constant]) -> dict[str, NumbaPlaintext]:
+def read(path: Path, digest: str, wanted: Mapping[str, Constant], parameters: Parameters) -> dict[str, NumbaPlaintext]:
     """Name -> plaintext, views of the mapped file. CacheError for anything unexpected; OSError when there is no file."""
     if path.stat().st_uid != os.getuid():
         raise CacheError(f"{path} belongs to another user")
@@ -122,31 +127,42 @@ def read(path: Path, digest: str, wanted: Mapping[str, Constant]) -> dict[str, N
     table = json.loads(contents)
     if table["digest"] != digest:
         raise CacheError(f"{path} was written for another plan")
-    return _views(path, np.asarray(words), table["entries"], wanted, size - start)
+    return _views(path, np.asarray(words), table["entries"], wanted, parameters, size - start)
 
 
 def _views(
-    path: Path, words: NDArray[np.float64], table: list[list[object]], wanted: Mapping[str, Constant], size: int
+    path: Path,
+    words: NDArray[np.float64],
+    table: list[list[object]],
+    wanted: Mapping[str, Constant],
+    parameters: Parameters,
+    size: int,
 ) -> dict[str, NumbaPlaintext]:
     entries = {}
-    for name, rows, width, scale, offset in table:
+    for name, shape, scale, offset in table:
         constant = wanted.get(str(name))
         plaintext_scale = float.fromhex(str(scale))
-        if constant is None or (rows, width, plaintext_scale) != (
-            constant.level + 1,
-            2 * len(constant.values),
-            constant.scale,
-        ):
+        if constant is None or plaintext_scale != constant.scale or shape != words_shape(constant, parameters):
             raise CacheError(f"{path} has an entry that the plan does not")
-        count = (constant.level + 1) * 2 * len(constant.values)
+        expected = words_shape(constant, parameters)
+        count = math.prod(expected)
         if not isinstance(offset, int) or offset % ALIGNMENT or not 0 <= offset <= size - count * _WORD.itemsize:
             raise CacheError(f"{path} has an entry outside its words")
         first = offset // _WORD.itemsize
-        view = words[first : first + count].reshape(constant.level + 1, -1)
-        entries[str(name)] = NumbaPlaintext(view, plaintext_scale)
+        view = words[first : first + count].reshape(expected)
+        entries[str(name)] = NumbaPlaintext(view, constant.level, plaintext_scale)
     if entries.keys() != wanted.keys():
         raise CacheError(f"{path} lacks {len(wanted.keys() - entries.keys())} entries of the plan")
     return entries
+
+
+def words_shape(constant: Constant, parameters: Parameters) -> list[int]:
+    """Shape of the words of a constant: a vector modulo Q, a linear transform's table modulo QP."""
+    rows, period = constant.level + 1, constant.values.shape[-1]
+    if constant.values.ndim == 1:
+        return [rows, 2 * period]
+    sums, steps, _ = constant.values.shape
+    return [rows + len(parameters.special_primes), sums, 2 * period, steps]
 
 
 def _digest(plan: Plan) -> str:
@@ -155,7 +171,9 @@ def _digest(plan: Plan) -> str:
 
 def _name(constant: Constant) -> str:
     """SHA-256 of what is encoded; the parameters are in the plan's digest."""
-    content = hashlib.sha256(f"{constant.level} {float(constant.scale).hex()} {constant.values.dtype.str}\n".encode())
+    content = hashlib.sha256(
+        f"{constant.level} {float(constant.scale).hex()} {constant.values.dtype.str} {constant.values.shape}\n".encode()
+    )
     content.update(np.ascontiguousarray(constant.values).data)
     return content.hexdigest()
 

@@ -28,26 +28,31 @@ class StageCost:
 def operation_milliseconds(operation: Operation, parameters: Parameters) -> float:
     """Estimated price of one operation on one thread.
 
-    A key switch is counted in rows: `extend` transforms each digit at every prime of q and P, `switch` reads the key and
-    transforms both halves of the result.
+    A key switch is counted in rows: `extend` transforms each digit at every prime of q and P, `product` reads the key, `switch`
+    divides by P and transforms both halves of the result.
     """
     rows, ring = operation.level + 1, parameters.ring_degree / 32768
     every = rows + len(parameters.special_primes)
     digits = parameters.digit_count(operation.level)
-    extend = 0.14 * digits * every
-    switch = 0.03 * digits * every + 0.34 * every
-    products = sum(index >= 0 for index in operation.constants)
+    extend = 0.08 * (rows + digits * every)
+    product = 0.05 * digits * every
+    switch = product + 0.17 * every + 0.1 * rows
     match operation.kind:
-        case "rotate":
-            return ring * (extend + switch * len(operation.steps))
-        case "conjugate":
-            return ring * (extend + switch)
-        case "product_sum":
-            return ring * (extend + switch + 0.1 * rows * (len(operation.inputs) // 2))
-        case "weighted_sum" | "weighted_sums":
-            return ring * 0.045 * rows * products
+        case "rotate" | "conjugate":
+            return ring * (extend + switch * operation.rotations)
+        case "product_sum" | "multiply":
+            return ring * (extend + switch + 0.09 * rows * operation.ciphertext_products)
+        case "linear_transforms":
+            inputs, babies, outputs = len(operation.inputs), len(operation.steps), len(operation.outputs)
+            giants = sum(operation.sums) - outputs
+            baby = product + 0.05 * every
+            giant = 0.08 * every + extend + product + 0.05 * every
+            weights = 0.012 * every * operation.plaintext_products
+            return ring * (inputs * (extend + babies * baby) + weights + giants * giant + outputs * 0.2 * every)
+        case "weighted_sum":
+            return ring * 0.08 * rows * len(operation.constants)
         case "rescale":
-            return ring * 0.26 * rows
+            return ring * 0.22 * rows
         case "drop" | "reinterpret":
             return 0.0
         case _:
@@ -66,17 +71,16 @@ def stage_costs(program: Program) -> list[StageCost]:
         stages.setdefault(operation.stage, []).append(operation)
     costs = []
     for stage, operations in stages.items():
-        products = [operation for operation in operations if operation.kind == "product_sum"]
         costs.append(
             StageCost(
                 stage,
                 max(operation.level for operation in operations),
                 min(operation.target_level for operation in operations),
-                sum(len(operation.steps) for operation in operations),
-                sum(len(operation.inputs) // 2 for operation in products),
-                len(products),
-                sum(i >= 0 for o in operations if o.kind.startswith("weighted_sum") for i in o.constants),
-                sum(operation.kind == "rescale" for operation in operations),
+                sum(operation.rotations for operation in operations),
+                sum(operation.ciphertext_products for operation in operations),
+                sum(operation.ciphertext_products > 0 for operation in operations),
+                sum(operation.plaintext_products for operation in operations),
+                sum(operation.target_level < operation.level and operation.kind != "drop" for operation in operations),
                 sum(operation_milliseconds(operation, program.parameters) for operation in operations),
             )
         )

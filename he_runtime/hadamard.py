@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 Blocks = list[Value]
 """One tensor: a ciphertext for each block of tokens."""
+Map = tuple[Sequence[NDArray[np.number]], NDArray[np.number]]
+"""Matrices [W, P], one for each input, and the bias [P]."""
 
 HOISTED = 8
 """Rotations by multiples of a step are made eight at a time, so that 8 keys serve any number of them."""
@@ -57,7 +59,10 @@ class HadamardLowering:
         self.layout = RowLayout.choose(
             parameters.slots, shape.width, shape.padded_heads, shape.padded_head_size, bucket
         )
-        self.row_kinds = 1 << shape.wide_blocks.bit_length()
+        # The last layer's outputs, z and the wide blocks, two at a place: see `_output_place`.
+        self.places = self.layout.row // shape.width - 1
+        needed = (2 + shape.wide_blocks) // 2
+        self.row_kinds = 1 << (-(-needed // self.places) - 1).bit_length()
         if self.layout.block_tokens < self.row_kinds:
             raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
         self.builder = ProgramBuilder(parameters)
@@ -91,23 +96,7 @@ class HadamardLowering:
         builder, layout = self.builder, self.layout
         builder.stage = f"{name}: query, key, value"
         x = state.parts[0][0] if layer.stream is None else self._repeated(self._stream(layer, state), layout.row // 2)
-        queries, pairs = [], []
-        for group in range(layout.groups):
-            features = layout.pattern_features(group)
-            query = self._columns(layer.query, features)
-            key = self._columns(layer.key, features)
-            value = self._columns(layer.value, self._value_features(group))
-            if layer.stream is None:
-                queries.append(self._product([(x, self._plain(query, 0))], query.bias))
-                both = self._paired(self._plain(key, 0), self._plain(value, 0))
-                pairs.append(self._product([(x, both)], self._paired_bias(key.bias, value.bias)))
-                continue
-            queries.append(self._from_state(state, query))
-            keys = self._from_state(state, key)
-            if not layer.value_reads_state:
-                value = value.after(layer.stream)  # one level earlier: values are skewed together with the keys
-            values = self._from_state(state, value)
-            pairs.append([builder.combine(a, b, 1) for a, b in zip(keys, values, strict=True)])
+        queries, pairs = self._queries_and_pairs(layer, state, x)
         queries = [self._repeated(blocks, layout.pattern, once=True) for blocks in queries]
         builder.stage = f"{name}: skew of keys and values"
         skewed = [[builder.parts(self._skew(block)) for block in blocks] for blocks in pairs]
@@ -128,6 +117,30 @@ class HadamardLowering:
                 context[block].extend(builder.rotate(part, [-group * layout.group * layout.head_size]))
         merged = [builder.real_part(builder.add(parts)) for parts in context]
         return self._feed_forward(name, layer, self._repeated(merged, layout.width), x)
+
+    def _queries_and_pairs(self, layer: Layer, state: State, x: Blocks) -> tuple[list[Blocks], list[Blocks]]:
+        """For each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
+        layout, groups = self.layout, range(self.layout.groups)
+        queries = [self._columns(layer.query, layout.pattern_features(group)) for group in groups]
+        keys = [self._columns(layer.key, layout.pattern_features(group)) for group in groups]
+        values = [self._columns(layer.value, self._value_features(group)) for group in groups]
+        if layer.stream is None:
+            maps: list[Map] = [((self._plain(query, 0),), query.bias) for query in queries]
+            for key, value in zip(keys, values, strict=True):
+                both = self._paired(self._plain(key, 0), self._plain(value, 0))
+                maps.append(((both,), self._paired_bias(key.bias, value.bias)))
+            made = self._products([x], maps)
+            return made[: layout.groups], made[layout.groups :]
+        if not layer.value_reads_state:
+            stream = layer.stream  # one level earlier: values are skewed together with the keys
+            values = [value.after(stream) for value in values]
+        made = self._from_state(state, [*queries, *keys, *values])
+        made_keys, made_values = made[layout.groups : 2 * layout.groups], made[2 * layout.groups :]
+        pairs = [
+            [self.builder.combine(a, b, 1) for a, b in zip(key_blocks, value_blocks, strict=True)]
+            for key_blocks, value_blocks in zip(made_keys, made_values, strict=True)
+        ]
+        return made[: layout.groups], pairs
 
     def _scores(self, query: Blocks, key: Blocks) -> list[list[Value]]:
         """S of every block of queries with every block of keys, periodic along B·tokens positions of a line. 1 level."""
@@ -198,30 +211,30 @@ class HadamardLowering:
         builder.stage = f"{name}: feed-forward"
         residual, wide = self._feed_forward_maps(layer)
         copies = half_row // self.layout.width
-        z = self._product(
-            [(context, np.tile(residual[0], copies)), (x, np.tile(residual[1], copies))], np.tile(residual[2], copies)
-        )
-        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(self._repeated(z, half_row), (0, None))]
-        for first in range(0, len(wide), 2):
-            pair = wide[first : first + 2]
-            tiled = [[np.tile(part, copies) for part in chosen] for chosen in pair]
-            builder.stage = f"{name}: feed-forward"
+        tiled = [[np.tile(part, copies) for part in parts] for parts in (residual, *wide)]
+        maps: list[Map] = [(tiled[0][:2], tiled[0][2])]
+        pairs = [tiled[first : first + 2] for first in range(1, len(tiled), 2)]
+        for pair in pairs:
+            first, second = pair[0], pair[-1]
             if len(pair) == 1:
-                hidden = self._product([(context, tiled[0][0]), (x, tiled[0][1])], tiled[0][2])
-                squares = [builder.multiply([t], [t]) for t in hidden]
-                parts.append((self._repeated(squares, half_row), (first + 1, None)))
+                maps.append((first[:2], first[2]))
+            else:
+                matrices = [self._paired(a, b) for a, b in zip(first[:2], second[:2], strict=True)]
+                maps.append((matrices, self._paired_bias(first[2], second[2])))
+        z, *hidden = self._products([context, x], maps)
+        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(self._repeated(z, half_row), (0, None))]
+        builder.stage = f"{name}: activation"
+        for index, (pair, blocks) in enumerate(zip(pairs, hidden, strict=True)):
+            place = 2 * index + 1
+            if len(pair) == 1:
+                squares = [builder.multiply([t], [t]) for t in blocks]
+                parts.append((self._repeated(squares, half_row), (place, None)))
                 continue
-            (context0, x0, bias0), (context1, x1, bias1) = tiled
-            both = self._product(
-                [(context, self._paired(context0, context1)), (x, self._paired(x0, x1))],
-                self._paired_bias(bias0, bias1),
-            )
-            builder.stage = f"{name}: activation"
             packed = []
-            for value in both:
+            for value in blocks:
                 a, b = builder.parts(value)
                 packed.append(builder.combine(builder.multiply([a], [a]), builder.multiply([b], [b]), 1))
-            parts.append((self._repeated(packed, half_row), (first + 1, first + 2)))
+            parts.append((self._repeated(packed, half_row), (place, place + 1)))
         return State(tuple(parts))
 
     # --- the last layer, for the first token -----------------------------------------------------------------------
@@ -233,11 +246,12 @@ class HadamardLowering:
         x = state.parts[0][0] if layer.stream is None else self._repeated(self._stream(layer, state), layout.row // 2)
         query = self._columns_at(layer.query, positions)
         first = State(tuple(((blocks[0],), which) for blocks, which in state.parts))  # type: ignore[misc]
-        (chosen,) = self._from_state(first, query)
+        ((chosen,),) = self._from_state(first, [query])
         key, value = self._columns_at(layer.key, positions), self._columns_at(layer.value, positions)
         both = self._paired(self._plain(key, 0), self._plain(value, 0))
         bias = self._paired_bias(key.bias, value.bias)
-        split = [builder.parts(pair) for pair in self._product([(x, both)], bias)]
+        (pairs,) = self._products([x], [((both,), bias)])
+        split = [builder.parts(pair) for pair in pairs]
         straight = [
             builder.rotate(builder.drop(m, v.level), [layout.width])[0] for m, (_, v) in zip(mask, split, strict=True)
         ]
@@ -251,16 +265,16 @@ class HadamardLowering:
             (score,) = self._repeated([builder.multiply([chosen], [keys])], layout.width, once=True)
             attention.append(self._all_heads(layer, self._sum_over(score, strides)))
         builder.stage = f"{name}: attention times value"
-        context = self._sum_over_rows(builder.rescale(builder.product_sum(attention, values)))
+        context = self._sum_over_rows(builder.multiply(attention, values))
         (context,) = self._repeated([context], layout.width)
         builder.stage = f"{name}: feed-forward"
-        # All rows hold the same now, so that each kind of row makes another block of the output.
-        by_context, by_x, bias_rows = self._row_kinds(layer)
-        (hidden,) = self._product([([context], by_context), ([x0], by_x)], bias_rows)
+        # All rows hold the same now, so that each place in each kind of row makes two other blocks of the output.
+        ((hidden,),) = self._products([[context], [x0]], [self._output_map(layer)])
         builder.stage = f"{name}: activation"
-        squares = builder.multiply([hidden], [hidden])
+        hidden_parts = builder.parts(hidden)
+        squares = [builder.multiply([part], [part]) for part in hidden_parts]
         builder.stage = "logits"
-        builder.output("logits", self._logits(hidden, squares))
+        builder.output("logits", self._logits(hidden_parts[0], squares))
 
     def _all_heads(self, layer: Layer, score: Value) -> Value:
         builder, shape = self.builder, self.shape
@@ -276,97 +290,107 @@ class HadamardLowering:
             score = builder.multiply([score], [score])
         return builder.add_plain(score, by_head(layer.attention[:, 2]))
 
-    def _row_kinds(self, layer: Layer) -> tuple[Complex, Complex, Array]:
-        """Matrices [W, kinds·R] and bias: rows of kind 0 hold z, of kind b the b-th block of pre-activations."""
-        residual, wide = self._feed_forward_maps(layer)
-        width, row = self.layout.width, self.layout.row
-        by_context = np.zeros((width, self.row_kinds * row), np.complex128)
-        by_x, bias = np.zeros_like(by_context), np.zeros(self.row_kinds * row)
-        for kind, (context, x, constant) in enumerate([residual, *wide]):
-            place = slice(kind * row, kind * row + width)
-            by_context[:, place], by_x[:, place], bias[place] = context, x, constant
-        return by_context, by_x, bias
+    def _output_place(self, block: int) -> tuple[int, int]:
+        """(part, position): where block `block` of z and the pre-activations lies among the rows' kinds.
 
-    def _logits(self, hidden: Value, squares: Value) -> Value:
-        """Two classes in a slot: real and imaginary part; J slots in turn hold all pairs, in every slot of the ciphertext."""
+        Two blocks share a place as a + X^(N/2)·b; a row has a place for each copy of its input but the last.
+        """
+        layout = self.layout
+        place, part = divmod(block, 2)
+        kind, copy = divmod(place, self.places)
+        return part, kind * layout.row + copy * layout.width
+
+    def _output_map(self, layer: Layer) -> Map:
+        """The map to z and all pre-activations at once, each at its place: matrices [W, kinds·R]."""
+        residual, wide = self._feed_forward_maps(layer)
+        width, length = self.layout.width, self.row_kinds * self.layout.row
+        matrices = [np.zeros((2, width, length)) for _ in range(2)]
+        bias = np.zeros((2, length))
+        for block, (*own, constant) in enumerate([residual, *wide]):
+            part, position = self._output_place(block)
+            place = slice(position, position + width)
+            bias[part, place] = constant
+            for matrix, mine in zip(matrices, own, strict=True):
+                matrix[part, :, place] = mine
+        return [self._paired(*matrix) for matrix in matrices], self._paired_bias(*bias)
+
+    def _logits(self, real: Value, squares: Sequence[Value]) -> Value:
+        """Two classes in a slot: real and imaginary part; J slots in turn hold all pairs, in every slot of the ciphertext.
+
+        real: the real part of what `_output_map` made, which z is in; squares: of the real and the imaginary part.
+        """
         builder, layout, classifier = self.builder, self.layout, self.network.classifier
-        width, row, classes = layout.width, layout.row, len(classifier.bias)
+        width, classes = layout.width, len(classifier.bias)
         pairs = 1 << ((classes + 1) // 2 - 1).bit_length()
-        length = self.row_kinds * row
-        linear, quadratic = np.zeros((2 * pairs, length)), np.zeros((2 * pairs, length))
-        for kind, matrix in enumerate(self._state_blocks(classifier)):
-            (linear if kind == 0 else quadratic)[:classes, kind * row : kind * row + width] = matrix[:, :classes].T
+        length = self.row_kinds * layout.row
+        weights = np.zeros((3, 2 * pairs, length))  # of z, of the real part's squares, of the imaginary part's
+        for block, matrix in enumerate(self._state_blocks(classifier)):
+            part, position = self._output_place(block)
+            weights[part + 1 if block else 0, :classes, position : position + width] = matrix[:, :classes].T
         bias = np.zeros(2 * pairs)
         bias[:classes] = classifier.bias
-        repeats = layout.block_tokens // self.row_kinds
         terms = []
-        for source, weights in ((builder.drop(hidden, squares.level), linear), (squares, quadratic)):
-            packed = (weights[0::2] + 1j * weights[1::2]) / repeats
-            vectors = []
-            for r in range(pairs):
-                position = np.arange(length)
-                vectors.append(packed[position % pairs, (position + r) % length])
+        places = np.arange(length)
+        for source, own in zip((builder.drop(real, squares[0].level), *squares), weights, strict=True):
+            if not own.any():
+                continue
+            packed = own[0::2] + 1j * own[1::2]
+            vectors = [packed[places % pairs, (places + r) % length] for r in range(pairs)]
             terms.append(builder.weighted_sum(builder.rotate(source, range(pairs)), vectors, self.scale))
         total = builder.rescale(builder.add(terms))
-        total = self._sum_over(total, [pairs << k for k in range((layout.slots // pairs).bit_length() - 1)])
+        # Rows of one kind are all alike, so that a sum over `length` slots, from any on, is the sum over all places.
+        total = self._sum_over(total, [pairs << k for k in range((length // pairs).bit_length() - 1)])
         return builder.add_plain(total, bias[0::2] + 1j * bias[1::2])
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 
-    def _product(
-        self, inputs: Sequence[tuple[Sequence[Value], NDArray[np.number]]], bias: NDArray[np.number]
-    ) -> Blocks:
-        """Sum of input·matrix, plus bias; matrices [W, P] on inputs repeated along their rows. 1 level.
+    def _products(self, inputs: Sequence[Blocks], maps: Sequence[Map]) -> list[Blocks]:
+        """For each map the sum of input·matrix, plus bias: inputs repeated along their rows. 1 level.
 
-        out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014); the giant steps are
-        taken in Horner's way, so that one key serves them all.
+        out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014), baby steps shared
+        by all maps; giant steps in Horner's way, so that one key serves them all.
         """
-        builder, width = self.builder, self.layout.width
-        outputs = []
-        length = max(self.layout.row, inputs[0][1].shape[1])
-        positions = np.arange(inputs[0][1].shape[1])
-        level = min(value.level for blocks, _ in inputs for value in blocks)
-        for block in range(len(inputs[0][0])):
-            turned = [
-                builder.rotate(builder.drop(blocks[block], level), range(self.baby_steps)) for blocks, _ in inputs
-            ]
-            steps = range(width - self.baby_steps, -1, -self.baby_steps)
-            table: list[list[NDArray[np.number] | None]] = []
-            for giant in steps:
-                row: list[NDArray[np.number] | None] = []
-                for _, matrix in inputs:
-                    for baby in range(self.baby_steps):
-                        diagonal = np.zeros(length, matrix.dtype)
-                        diagonal[positions] = matrix[(positions + giant + baby) % width, positions]
-                        row.append(np.roll(diagonal, giant) if diagonal.any() else None)
-                table.append(row)
-            used = [row for row in table if any(vector is not None for vector in row)]
-            if not used:
-                raise PlanError(f"{builder.stage}: a matrix is zero")
-            sums = iter(builder.weighted_sums([value for babies in turned for value in babies], used, self.scale))
-            total: Value | None = None
-            for row in table:
-                if total is not None:
-                    (total,) = builder.rotate(total, [self.baby_steps])
-                if any(vector is not None for vector in row):
-                    total = next(sums) if total is None else builder.add([total, next(sums)])
-            if total is None:
-                raise PlanError(f"{builder.stage}: a matrix is zero")
-            padded = np.zeros(length, bias.dtype)
-            padded[: len(bias)] = bias
-            outputs.append(builder.add_plain(builder.rescale(total), padded))
+        builder, blocks = self.builder, len(inputs[0])
+        lengths = [max(self.layout.row, matrices[0].shape[1]) for matrices, _ in maps]
+        tables = [
+            [self._diagonals(matrix, length) for matrix in matrices]
+            for (matrices, _), length in zip(maps, lengths, strict=True)
+        ]
+        outputs: list[Blocks] = [[] for _ in maps]
+        for block in range(blocks):
+            values = [tensor[block] for tensor in inputs]
+            totals = builder.linear_transforms(values, tables, range(self.baby_steps), self.baby_steps, self.scale)
+            for output, total, (_, bias), length in zip(outputs, totals, maps, lengths, strict=True):
+                padded = np.zeros(length, bias.dtype)
+                padded[: len(bias)] = bias
+                output.append(builder.add_plain(total, padded))
         return outputs
 
-    def _from_state(self, state: State, affine: Affine) -> Blocks:
-        """An affine map of the state as real values, at twice the scale. 1 level."""
-        blocks = self._state_blocks(affine)
+    def _diagonals(self, matrix: NDArray[np.number], length: int) -> NDArray[np.number]:
+        """[giant steps, baby steps, length] of a matrix [W, P]: each diagonal, turned back by its giant step."""
+        width, babies, positions = self.layout.width, self.baby_steps, np.arange(matrix.shape[1])
+        table = np.zeros((width // babies, babies, length), matrix.dtype)
+        for shift in range(width):
+            giant, baby = divmod(shift, babies)
+            diagonal = np.zeros(length, matrix.dtype)
+            diagonal[positions] = matrix[(positions + shift) % width, positions]
+            table[giant, baby] = np.roll(diagonal, giant * babies)
+        return table
+
+    def _from_state(self, state: State, affines: Sequence[Affine]) -> list[Blocks]:
+        """Affine maps of the state as real values, at twice the scale. 1 level."""
         signs = np.resize([1.0, -1.0], self.layout.width)[:, None]
-        inputs = []
-        for values, (first, second) in state.parts:
+        maps: list[Map] = []
+        for affine in affines:
+            blocks = self._state_blocks(affine)
             # Of (a + X^(N/2)·b)·(A - i·sign·B) the real part is a·A + b·B.
-            matrix = blocks[first] - (1j * signs * blocks[second] if second is not None else 0.0)
-            inputs.append((values, matrix))
-        return [self.builder.real_part(value) for value in self._product(inputs, affine.bias)]
+            matrices = [
+                blocks[first] - (1j * signs * blocks[second] if second is not None else 0.0)
+                for _, (first, second) in state.parts
+            ]
+            maps.append((matrices, affine.bias))
+        made = self._products([values for values, _ in state.parts], maps)
+        return [[self.builder.real_part(value) for value in blocks] for blocks in made]
 
     def _stream(self, layer: Layer, state: State) -> Blocks:
         if layer.stream is None:
@@ -376,7 +400,7 @@ class HadamardLowering:
         tiled = Affine(tuple(np.tile(m, copies) for m in stream.matrices), np.tile(stream.bias, copies))
         if stream.bias.shape != (width,):
             raise PlanError("a stream does not fill a row")
-        return self._from_state(state, tiled)
+        return self._from_state(state, [tiled])[0]
 
     def _state_blocks(self, affine: Affine) -> list[Array]:
         """Its matrices cut in blocks of W rows, padded: one for each block of the state."""
@@ -472,20 +496,13 @@ class HadamardLowering:
 
     def _skew(self, value: Value) -> Value:
         """out[t, p] = in[t + shift(p), p]. 1 level."""
-        builder, layout = self.builder, self.layout
+        layout = self.layout
         babies = min(self.hoisted_rows, layout.block_tokens)
-        turned = builder.rotate(value, [layout.row * baby for baby in range(babies)])
-        shift = layout.shift()
-        total: Value | None = None
-        for giant in range(layout.block_tokens - babies, -1, -babies):
-            if total is not None:
-                (total,) = builder.rotate(total, [babies * layout.row])
-            masks = [(shift == giant + baby).astype(np.float64) for baby in range(babies)]
-            part = builder.weighted_sum(turned, masks, self.scale)
-            total = part if total is None else builder.add([total, part])
-        if total is None:
-            raise PlanError("a block of no tokens")
-        return builder.rescale(total)
+        shifts = np.arange(layout.block_tokens).reshape(-1, babies, 1)
+        masks = (layout.shift() == shifts).astype(np.float64)
+        steps = [layout.row * baby for baby in range(babies)]
+        (skewed,) = self.builder.linear_transforms([value], [[masks]], steps, babies * layout.row, self.scale)
+        return skewed
 
     def _broadcast(self, value: Value) -> Value:
         """The first token's row in the rows of all tokens. 1 level."""

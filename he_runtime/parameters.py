@@ -16,12 +16,13 @@ from he_runtime.primes import primes_below, primes_nearest
 # SEAL's own table is looser (881 at 32768) and ends at 32768; it is never what decides here.
 MAXIMUM_MODULUS_BITS_128 = {1024: 26, 2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868, 65536: 1747}
 
-FIRST_PRIME_BITS = 45  # holds the result: scale 36 bits, so values up to 2**8 decrypt
-SCALE_BITS = 36
-SPECIAL_PRIME_BITS = 45  # residues are exact in a float64 product with its error term only below 2**46
-KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 10 times worse (KERNELS.md)
+RESULT_BITS = 9  # the first prime exceeds the scale by them, so that results up to 2**8 decrypt
+SCALES_BITS = (36, 35, 34)  # the larger the more precise; see `cheapest_chain`
+LARGEST_PRIME_BITS = 45  # residues are exact in a float64 product with its error term only below 2**46
+KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 10 times worse
 RING_DEGREES = (8192, 16384, 32768, 65536)
 DIGIT_SIZES = range(1, 9)
+SCALE_BIT_PRICE = 1.05  # a scale of one bit less must make keys smaller by more than this
 
 
 @dataclass(frozen=True)
@@ -143,50 +144,77 @@ def _integers(value: object) -> tuple[int, ...]:
     return tuple(_integer(item) for item in value)
 
 
-def special_prime_count(digit_size: int) -> int:
-    """Special primes that a digit size needs: P must exceed q_0·q^(digit_size-1) by the margin."""
-    largest_digit_bits = FIRST_PRIME_BITS + (digit_size - 1) * SCALE_BITS
-    return -(-(largest_digit_bits + KEY_SWITCH_MARGIN_BITS) // SPECIAL_PRIME_BITS)
+@dataclass(frozen=True)
+class ChainShape:
+    """Sizes of a chain before its primes are chosen."""
+
+    scale_bits: int
+    digit_size: int
+
+    @property
+    def first_prime_bits(self) -> int:
+        """The prime that holds the result."""
+        return self.scale_bits + RESULT_BITS
+
+    @property
+    def special_prime_bits(self) -> tuple[int, ...]:
+        """Of each special prime: as few as can be, and P no larger than the largest digit and the margin ask for."""
+        needed = self.first_prime_bits + (self.digit_size - 1) * self.scale_bits + KEY_SWITCH_MARGIN_BITS
+        count = -(-needed // LARGEST_PRIME_BITS)
+        small, larger = divmod(needed, count)
+        return (small + 1,) * larger + (small,) * (count - larger)
+
+    def modulus_bits(self, levels: int) -> int:
+        """log2(QP), rounded up, with so many levels."""
+        return self.first_prime_bits + levels * self.scale_bits + sum(self.special_prime_bits)
+
+    def key_rows(self, levels: int) -> int:
+        """Residue rows of one half of a key: what is uploaded, kept in memory and read at every rotation."""
+        return -(-(levels + 1) // self.digit_size) * (levels + 1 + len(self.special_prime_bits))
 
 
-def default_digit_size(ring_degree: int) -> int:
-    """Digit size by ring: larger rings hold longer chains, which fewer, larger digits switch faster."""
-    return {8192: 2, 16384: 2, 32768: 3, 65536: 6}.get(ring_degree, 2)
+SHAPES = tuple(ChainShape(scale, size) for scale in SCALES_BITS for size in DIGIT_SIZES)
 
 
-def cheapest_digit_size(ring_degree: int, levels: int) -> int:
-    """The digit size whose keys are smallest among those that the security table allows for so long a chain.
+def cheapest_chain(ring_degree: int, levels: int) -> ChainShape:
+    """The shape with the smallest keys among those that the security table allows for so long a chain.
 
-    Larger digits need more special primes but fewer rows in all: less to upload, to keep in memory and to read for a rotation.
+    Larger digits need more special primes but fewer rows in all, and a bit of precision can buy them room. Where nothing
+    fits, the shortest chain is returned, for the security check to refuse it by its figures.
     """
-    best, smallest = default_digit_size(ring_degree), math.inf
-    for size in DIGIT_SIZES:
-        specials = special_prime_count(size)
-        bits = FIRST_PRIME_BITS + levels * SCALE_BITS + specials * SPECIAL_PRIME_BITS
-        rows = -(-(levels + 1) // size) * (levels + 1 + specials)
-        if bits <= MAXIMUM_MODULUS_BITS_128[ring_degree] and rows < smallest:
-            best, smallest = size, rows
-    return best
+    allowed = [shape for shape in SHAPES if shape.modulus_bits(levels) <= MAXIMUM_MODULUS_BITS_128[ring_degree]]
+    if not allowed:
+        return min(SHAPES, key=lambda shape: shape.modulus_bits(levels))
+    return min(
+        allowed, key=lambda shape: shape.key_rows(levels) * SCALE_BIT_PRICE ** (SCALES_BITS[0] - shape.scale_bits)
+    )
 
 
 def levels_offered(ring_degree: int) -> int:
-    """Largest level that N offers at 128 bits with any digit size; at most 0 where nothing fits."""
-    count = min(special_prime_count(size) for size in DIGIT_SIZES)
-    free = MAXIMUM_MODULUS_BITS_128[ring_degree] - FIRST_PRIME_BITS - count * SPECIAL_PRIME_BITS
-    return max(free // SCALE_BITS, 0)
+    """Largest level that N offers at 128 bits with any shape; at most 0 where nothing fits."""
+    bound = MAXIMUM_MODULUS_BITS_128[ring_degree]
+    return max(0, *((bound - shape.modulus_bits(0)) // shape.scale_bits for shape in SHAPES))
 
 
-def make_parameters(ring_degree: int, levels: int, *, insecure_test: bool = False) -> Parameters:
-    """The default chain for N: one first prime, `levels` primes near the scale, special primes for the digit size."""
-    digit_size = default_digit_size(ring_degree) if insecure_test else cheapest_digit_size(ring_degree, levels)
-    count = special_prime_count(digit_size)
-    large = primes_below(FIRST_PRIME_BITS, ring_degree, count + 1)
+INSECURE_TEST_SHAPE = ChainShape(scale_bits=36, digit_size=2)
+
+
+def make_parameters(
+    ring_degree: int, levels: int, *, insecure_test: bool = False, shape: ChainShape | None = None
+) -> Parameters:
+    """A chain for N: the first prime, `levels` primes near the scale, special primes for the digits. `shape` forces a choice."""
+    if shape is None:
+        shape = INSECURE_TEST_SHAPE if insecure_test else cheapest_chain(ring_degree, levels)
+    special: list[int] = []
+    for bits in shape.special_prime_bits:
+        special += primes_below(bits, ring_degree, 1, special)
+    first = primes_below(shape.first_prime_bits, ring_degree, 1, special)
     return Parameters(
         ring_degree=ring_degree,
-        primes=(large[-1], *primes_nearest(SCALE_BITS, ring_degree, levels, large)),
-        special_primes=large[:count],
-        digit_size=digit_size,
-        scale_bits=SCALE_BITS,
+        primes=(*first, *primes_nearest(shape.scale_bits, ring_degree, levels, (*special, *first))),
+        special_primes=tuple(special),
+        digit_size=shape.digit_size,
+        scale_bits=shape.scale_bits,
         insecure_test=insecure_test,
     )
 

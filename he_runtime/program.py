@@ -36,7 +36,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Constant:
-    """One plaintext: real slots (repeated to fill the ciphertext), to be encoded at this level and scale."""
+    """Plaintext slots, real or complex, to be encoded at this level and scale.
+
+    values: [period], repeated to fill the ciphertext; or, for one input and output of linear transforms, [sums, steps, period].
+    """
 
     values: NDArray[np.float64] | NDArray[np.complex128]
     level: int
@@ -59,6 +62,29 @@ class Operation:
     """Level of the results."""
     power: int = 0
     """Of X^(N/2), in `combine`."""
+    giant_step: int = 0
+    """In `linear_transforms`, whose `steps` are the baby steps."""
+    sums: tuple[int, ...] = ()
+    """In `linear_transforms`, for each output: giant steps, the first of them none."""
+
+    @property
+    def rotations(self) -> int:
+        """Rotations by other than zero that the operation makes."""
+        if self.kind == "linear_transforms":
+            return (len(self.steps) - 1) * len(self.inputs) + sum(self.sums) - len(self.sums)
+        return len(self.steps) + (self.kind == "conjugate")
+
+    @property
+    def ciphertext_products(self) -> int:
+        """Products of ciphertexts, relinearised once."""
+        return len(self.inputs) // 2 if self.kind in ("product_sum", "multiply") else 0
+
+    @property
+    def plaintext_products(self) -> int:
+        """Products with plaintexts."""
+        if self.kind == "linear_transforms":
+            return len(self.steps) * len(self.inputs) * sum(self.sums)
+        return len(self.constants) if self.kind == "weighted_sum" else 0
 
 
 @dataclass(frozen=True)
@@ -91,11 +117,8 @@ class Program:
         """Stage -> operation kind -> how many (each rotation and each product counted)."""
         table: dict[str, Counter[str]] = defaultdict(Counter)
         for operation in self.operations:
-            amount = max(1, len(operation.steps), sum(index >= 0 for index in operation.constants))
-            if operation.kind == "product_sum":
-                amount = len(operation.inputs) // 2
-                table[operation.stage]["relinearise"] += 1
-            table[operation.stage][operation.kind] += amount
+            table[operation.stage][operation.kind] += max(1, operation.rotations, operation.ciphertext_products)
+            table[operation.stage]["relinearise"] += operation.ciphertext_products > 0
         return dict(table)
 
 
@@ -106,11 +129,12 @@ def galois_element(step: int, parameters: Parameters) -> int:
 
 def key_elements(operation: Operation, parameters: Parameters) -> Iterable[int]:
     """The evaluation keys that one operation uses."""
-    if operation.kind == "product_sum":
+    if operation.ciphertext_products:
         return (RELINEARISATION,)
     if operation.kind == "conjugate":
         return (conjugation_element(parameters),)
-    return tuple(galois_element(step, parameters) for step in operation.steps if step % parameters.slots)
+    steps = (*operation.steps, operation.giant_step) if max(operation.sums, default=0) > 1 else operation.steps
+    return tuple(galois_element(step, parameters) for step in steps if step % parameters.slots)
 
 
 @dataclass
@@ -168,10 +192,18 @@ class ProgramBuilder:
         self._append("weighted_sum", values, [result], constants=constants)
         return result
 
-    def weighted_sums(
-        self, values: Sequence[Value], vectors: Sequence[Sequence[NDArray[Any] | None]], target_scale: float
+    def linear_transforms(
+        self,
+        values: Sequence[Value],
+        tables: Sequence[Sequence[NDArray[Any]]],
+        baby_steps: Sequence[int],
+        giant_step: int,
+        target_scale: float,
     ) -> list[Value]:
-        """Several weighted sums of the same values, each scaled as by `weighted_sum`: vectors[g][b], None for zero."""
+        """Matrices of the same inputs by baby and giant steps, rescaled to exactly `target_scale`: one level.
+
+        tables: for each output one [sums, steps, period] for each input.
+        """
         values = self._aligned(values, check_scales=False)
         level = values[0].level
         if level < 1:
@@ -179,24 +211,31 @@ class ProgramBuilder:
         product_scale = target_scale * self.parameters.primes[level]
         if product_scale / max(value.scale for value in values) < 2.0**20:
             raise PlanError(f"{self.stage}: the scale of a plaintext would lose the weights")
-        constants = tuple(
-            -1 if vector is None else self._constant(vector, level, product_scale / value.scale)
-            for row in vectors
-            for value, vector in zip(values, row, strict=True)
+        constants, sums = [], []
+        for output in tables:
+            used = [giant for giant in range(len(output[0])) if any(table[giant].any() for table in output)]
+            if not used:
+                raise PlanError(f"{self.stage}: a matrix is zero")
+            sums.append(used[-1] + 1)
+            for value, table in zip(values, output, strict=True):
+                constants.append(self._constant(table[: sums[-1]], level, product_scale / value.scale))
+        results = [self._value(level - 1, target_scale) for _ in tables]
+        self._append(
+            "linear_transforms",
+            values,
+            results,
+            constants=tuple(constants),
+            steps=tuple(baby_steps),
+            giant_step=giant_step,
+            sums=tuple(sums),
         )
-        results = [self._value(level, product_scale) for _ in vectors]
-        self._append("weighted_sums", values, results, constants=constants)
         return results
 
     def product_sum(self, left: Sequence[Value], right: Sequence[Value]) -> Value:
         """Sum of left[i]·right[i], relinearised once, not yet rescaled."""
-        aligned = self._aligned([*left, *right], check_scales=False)
-        first, second = aligned[: len(left)], aligned[len(left) :]
-        scales = [a.scale * b.scale for a, b in zip(first, second, strict=True)]
-        if not all(scales_agree(scale, scales[0]) for scale in scales):
-            raise PlanError(f"{self.stage}: products of different scales cannot be added")
-        result = self._value(first[0].level, scales[0])
-        self._append("product_sum", aligned, [result])
+        operands, scale = self._factors(left, right)
+        result = self._value(operands[0].level, scale)
+        self._append("product_sum", operands, [result])
         return result
 
     def rescale(self, value: Value) -> Value:
@@ -209,7 +248,13 @@ class ProgramBuilder:
 
     def multiply(self, left: Sequence[Value], right: Sequence[Value]) -> Value:
         """Rescaled sum of products: one level."""
-        return self.rescale(self.product_sum(left, right))
+        operands, scale = self._factors(left, right)
+        level = operands[0].level
+        if level < 1:
+            raise PlanError(f"{self.stage}: a rescale needs a level and none is left; give the program more levels")
+        result = self._value(level - 1, scale / self.parameters.primes[level])
+        self._append("multiply", operands, [result])
+        return result
 
     def drop(self, value: Value, level: int) -> Value:
         """The same value at a lower level."""
@@ -288,17 +333,27 @@ class ProgramBuilder:
             self.parameters, dict(self._inputs), dict(self._outputs), tuple(reversed(kept)), tuple(self._constants)
         )
 
+    def _factors(self, left: Sequence[Value], right: Sequence[Value]) -> tuple[list[Value], float]:
+        """left and right at one level, one after the other, and the scale of their products."""
+        operands = self._aligned([*left, *right], check_scales=False)
+        scales = [a.scale * b.scale for a, b in zip(operands[: len(left)], operands[len(left) :], strict=True)]
+        if not all(scales_agree(scale, scales[0]) for scale in scales):
+            raise PlanError(f"{self.stage}: products of different scales cannot be added")
+        return operands, scales[0]
+
     def _value(self, level: int, scale: float) -> Value:
         self._values += 1
         return Value(self._values - 1, level, scale)
 
     def _constant(self, vector: NDArray[np.float64], level: int, scale: float) -> int:
-        if self.parameters.slots % len(vector):
-            raise PlanError(f"{self.stage}: a plaintext of {len(vector)} slots does not divide {self.parameters.slots}")
+        if self.parameters.slots % vector.shape[-1]:
+            raise PlanError(
+                f"{self.stage}: a plaintext of {vector.shape[-1]} slots does not divide {self.parameters.slots}"
+            )
         vector = np.asarray(vector, np.complex128 if np.iscomplexobj(vector) else np.float64)
-        if len(vector) == 1 and np.iscomplexobj(vector):
+        if vector.shape == (1,) and np.iscomplexobj(vector):
             vector = np.resize(vector, 2)  # no polynomial in X^(N/2) is i in every slot
-        key = (vector.dtype.char.encode() + vector.tobytes(), level, scale)
+        key = (f"{vector.dtype.char} {vector.shape} ".encode() + vector.tobytes(), level, scale)
         if key not in self._known_constants:
             self._known_constants[key] = len(self._constants)
             self._constants.append(Constant(vector, level, scale))
@@ -318,6 +373,8 @@ class ProgramBuilder:
         constants: tuple[int, ...] = (),
         steps: tuple[int, ...] = (),
         power: int = 0,
+        giant_step: int = 0,
+        sums: tuple[int, ...] = (),
     ) -> None:
         self._operations.append(
             Operation(
@@ -330,5 +387,7 @@ class ProgramBuilder:
                 inputs[0].level,
                 outputs[0].level,
                 power,
+                giant_step,
+                sums,
             )
         )

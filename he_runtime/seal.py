@@ -15,7 +15,7 @@ from tenseal import sealapi
 
 from he_runtime.errors import HERuntimeError
 from he_runtime.kernels.arithmetic import centred
-from he_runtime.kernels.transform import forward, inverse, make_tables
+from he_runtime.kernels.transform import make_tables
 from he_runtime.parameters import Parameters
 from he_runtime.seal_format import (
     MemoryFile,
@@ -128,17 +128,15 @@ class SealClient:
         """Centred coefficients float64 [N] of a ciphertext at level 0, given as coefficients uint64 [2, N] below q0."""
         prime, degree = self.parameters.primes[0], self.parameters.ring_degree
         tables = make_tables((prime,), degree)
-        (roots,), ((p, inverse_p),) = tables.roots, tables.primes
         parts = coefficients.astype(np.float64)
         for part in parts:
-            forward(part, roots[0], roots[1], p)
+            tables.forward(part, 0)
         plaintext = sealapi.Plaintext()
-        rows = np.mod(parts, p).astype(np.uint64)[:, None]
+        rows = np.mod(parts, float(prime)).astype(np.uint64)[:, None]
         sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, 1.0), plaintext)
         message = read_plaintext(self._file.save(plaintext)).astype(np.float64)
-        factor = centred(pow(degree, -1, prime), prime)
-        inverse(message, roots[2], roots[3], p, inverse_p, float(factor), factor / prime)
-        return message - np.rint(message / p) * p
+        tables.inverse(message, 0, centred(pow(degree, -1, prime), prime))
+        return message - np.rint(message / prime) * prime
 
 
 def _id_bytes(parms_id: Any) -> bytes:

@@ -44,17 +44,30 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         """Sum of ciphertexts[i]·plaintexts[i], all of one level and scale; the scales multiply; no rescale."""
         ...
 
-    def weighted_sums(
-        self, ciphertexts: Sequence[Ciphertext], plaintexts: Sequence[Sequence[Plaintext | None]]
-    ) -> list[Ciphertext]:
-        """Several weighted sums of the same ciphertexts: out[g] = sum of ciphertexts[b]·plaintexts[g][b], None for zero.
+    def encode_table(self, values: NDArray[Any], level: int, scale: float) -> Plaintext:
+        """Encode what `linear_transforms` multiplies one ciphertext with: slots [sums, steps, period]."""
+        ...
 
-        All of one level; every product must have the same scale. No rescale.
+    def linear_transforms(
+        self,
+        ciphertexts: Sequence[Ciphertext],
+        tables: Sequence[Sequence[Plaintext]],
+        baby_steps: Sequence[int],
+        giant_step: int,
+    ) -> list[Ciphertext]:
+        """Matrices of the same inputs by baby and giant steps (Halevi and Shoup 2014), rescaled: one level less.
+
+        Output o is the sum over ciphertexts c, g and b of the rotation by g·giant_step of (c rotated by baby_steps[b]) times
+        tables[o][c][g, b]. The first baby step is 0; ciphertexts are of one level, every product of the same scale.
         """
         ...
 
     def product_sum(self, left: Sequence[Ciphertext], right: Sequence[Ciphertext]) -> Ciphertext:
         """Sum of left[i]·right[i], all of one level, relinearised once; the scales multiply; no rescale."""
+        ...
+
+    def multiply(self, left: Sequence[Ciphertext], right: Sequence[Ciphertext]) -> Ciphertext:
+        """As `product_sum`, and rescaled: one level less."""
         ...
 
     def rescale(self, ciphertext: Ciphertext) -> Ciphertext:

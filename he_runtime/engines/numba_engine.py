@@ -1,10 +1,10 @@
 """The evaluator that the server runs: CKKS on residues in plain numba. It sees public data only.
 
-Kernels release the interpreter lock, so several threads may work on one engine at once; each has scratch memory of its own.
+Operations are split by rows of residues over the engine's threads; kernels release the interpreter lock. One operation at a time.
 """
 
+import itertools
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,19 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.engines.interface import scales_agree
+from he_runtime.engines.numba_tables import DivisionTables, LevelTables, level_tables
+from he_runtime.engines.row_threads import RowThreads, Scratch
 from he_runtime.errors import KeyMissingError, PlanError
-from he_runtime.kernels import key_switch, products
+from he_runtime.kernels import division, key_switch, matrix, products
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.combination import combine_two
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
-from he_runtime.kernels.matrix import weighted_rows
 from he_runtime.kernels.seeds import expand_uniform
-from he_runtime.kernels.transform import TransformTables, automorphism, inverse, make_tables
+from he_runtime.kernels.transform import TransformTables, automorphism, make_tables
 from he_runtime.parameters import Parameters
 from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 
 Array = NDArray[np.float64]
-FUSED = 4  # plaintext products summed at once
+PADDING = 8
+"""Entries between rows that are read together: a power of two apart they would fall into the same lines of the first cache."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,14 @@ class NumbaCiphertext:
 
 @dataclass(frozen=True)
 class NumbaPlaintext:
-    """words: float64 [level+1, M], transformed; each word stands for a run of N/M entries (M = twice the period)."""
+    """Encoded slots: a vector's words float64 [level+1, M], or a table's [level+1+special, sums, M, steps].
+
+    Transformed; each word stands for a run of N/M entries (M = twice the period).
+    """
 
     words: Array
+    level: int
     scale: float
-
-    @property
-    def level(self) -> int:
-        """Level that it was encoded at."""
-        return int(self.words.shape[0]) - 1
 
 
 @dataclass(frozen=True)
@@ -63,45 +64,25 @@ class _Key:
     high: NDArray[np.int16]
 
 
-@dataclass(frozen=True)
-class _LevelTables:
-    """Constants of key switching and rescaling at one level; see the kernels for their meaning."""
-
-    rows: NDArray[np.int64]
-    digit_starts: NDArray[np.int64]
-    gadget: Array
-    conversion: Array
-    conversion_ratios: Array
-    rescale: Array
-    rescale_ratios: Array
-
-
 @dataclass
 class NumbaEngine:
-    """Engine on encrypted data. Load keys first; then every operation is thread-safe."""
+    """Engine on encrypted data: load keys first."""
 
     parameters: Parameters
+    threads: int = 1
+    _rows: RowThreads = field(init=False)
     _tables: TransformTables = field(init=False)
-    _special_factors: Array = field(init=False)
-    _down: Array = field(init=False)
-    _down_ratios: Array = field(init=False)
     _keys: dict[int, _Key] = field(default_factory=dict)
-    _levels: dict[int, _LevelTables] = field(default_factory=dict)
-    _permutations: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    _levels: dict[int, LevelTables] = field(default_factory=dict)
+    _permutations: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
+    _stacks: dict[tuple[int, ...], NDArray[np.uint32]] = field(default_factory=dict)
     _positions: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    _scratch: threading.local = field(default_factory=threading.local)
+    _scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
-        parameters = self.parameters
-        self._tables = make_tables(parameters.all_primes, parameters.ring_degree)
-        special = parameters.special_primes
-        product = math.prod(special)
-        factors = [centred(pow(product // p, -1, p) * pow(parameters.ring_degree, -1, p), p) for p in special]
-        self._special_factors = np.array([[w, w / p] for w, p in zip(factors, special, strict=True)], np.float64)
-        down = [[centred(-pow(product, -1, q) * (product // p), q) for p in special] for q in parameters.primes]
-        self._down = np.array(down, np.float64)
-        self._down_ratios = self._down / np.array(parameters.primes, np.float64)[:, None]
-        self._permutations[RELINEARISATION] = np.arange(parameters.ring_degree)
+        self._rows = RowThreads(self.threads)
+        self._tables = make_tables(self.parameters.all_primes, self.parameters.ring_degree)
+        self._permutations[RELINEARISATION] = np.arange(self.parameters.ring_degree, dtype=np.uint32)
 
     # --- keys ------------------------------------------------------------------------------------------------------
 
@@ -114,25 +95,30 @@ class NumbaEngine:
         parameters = self.parameters
         if len(digits) != parameters.digit_count(level) or not 0 <= level <= parameters.maximum_level:
             raise PlanError(f"a key of level {level} has {parameters.digit_count(level)} digits, not {len(digits)}")
-        kept = [*range(level + 1), *range(parameters.maximum_level + 1, len(parameters.all_primes))]
+        kept = self._level_tables(level).rows
         n = parameters.ring_degree
         low = np.empty((len(kept), len(digits), 2, n), np.int32)
         high = np.empty((len(kept), len(digits), 2, n), np.int16)
-        inverse_element = pow(element, -1, 2 * n) if element else 0
-        permutation = self._permutation(inverse_element)
+        permutation = self._permutation(pow(element, -1, 2 * n) if element else RELINEARISATION)
         product = math.prod(parameters.special_primes)
+        factors = [
+            centred(pow(product, -1, parameters.all_primes[row]), parameters.all_primes[row]) if row <= level else 1
+            for row in kept
+        ]
         for j, (seed, b_rows) in enumerate(digits):
             if b_rows.shape != (len(kept), n):
                 raise PlanError(f"a digit of a key of level {level} has shape {(len(kept), n)}, not {b_rows.shape}")
             a_rows = expand_uniform(seed, parameters.all_primes, n)
-            for row, prime_row in enumerate(kept):
-                p = parameters.all_primes[prime_row]
-                factor = centred(pow(product, -1, p), p) if row <= level else 1
-                for half, values in ((0, b_rows[row]), (1, a_rows[prime_row])):
-                    key_switch.pack_key_row(
-                        values, permutation, float(factor), float(p), low[row, j, half], high[row, j, half]
-                    )
-        self._permutation(element)
+
+            def pack(first: int, last: int, j: int = j, a_rows: Any = a_rows, b_rows: Any = b_rows) -> None:
+                for row in range(first, last):
+                    p = float(parameters.all_primes[kept[row]])
+                    for half, values in ((0, b_rows[row]), (1, a_rows[kept[row]])):
+                        key_switch.pack_key_row(
+                            values, permutation, float(factors[row]), p, low[row, j, half], high[row, j, half]
+                        )
+
+            self._rows.each(len(kept), pack)
         self._keys[element] = _Key(level, low, high)
 
     def without_keys(self) -> "NumbaEngine":
@@ -140,6 +126,13 @@ class NumbaEngine:
         engine = object.__new__(NumbaEngine)
         engine.__dict__.update(self.__dict__)
         engine._keys = {}
+        return engine
+
+    def with_threads(self, threads: int) -> "NumbaEngine":
+        """The same engine, keys and all, with another number of threads."""
+        engine = object.__new__(NumbaEngine)
+        engine.__dict__.update(self.__dict__)
+        engine.threads, engine._rows = threads, RowThreads(threads)
         return engine
 
     def memory_bytes(self) -> int:
@@ -169,11 +162,10 @@ class NumbaEngine:
             raise PlanError(
                 f"only a ciphertext at level 0 is sent as coefficients, not one at level {ciphertext.level}"
             )
-        (p, inverse_p), n = self._tables.primes[0], self.parameters.ring_degree
-        factor = centred(pow(n, -1, int(p)), int(p))
+        first = self.parameters.primes[0]
         rows = np.array(ciphertext.residues)
         for part in range(2):
-            inverse(rows[part, 0], self._tables.roots[0, 2], self._tables.roots[0, 3], p, inverse_p, factor, factor / p)
+            self._tables.inverse(rows[part, 0], 0, centred(pow(self.parameters.ring_degree, -1, first), first))
         return self.to_rows(NumbaCiphertext(rows, ciphertext.scale))[:, 0]
 
     # --- the engine interface --------------------------------------------------------------------------------------
@@ -188,20 +180,28 @@ class NumbaEngine:
 
     def encode(self, values: NDArray[Any], level: int, scale: float) -> NumbaPlaintext:
         """Encode real or complex slots whose length divides the slots; kept compact."""
-        period = len(values)
-        if self.parameters.slots % period:
-            raise PlanError(f"a plaintext of {period} slots does not divide {self.parameters.slots}")
-        if period == 1 and np.iscomplexobj(values):
-            return self.encode(np.resize(values, 2), level, scale)  # no polynomial in X^(N/2) is i in every slot
-        if period not in self._positions:
-            self._positions[period] = encoding_positions(period)
-        polynomial = coefficients(values, scale, self._positions[period])
-        largest = float(np.abs(polynomial).max())
-        if not largest < 2.0**52:
-            raise PlanError(f"encoded coefficients reach {largest:.3g}; above 2^52 they are not exact: lower the scale")
-        words = np.empty((level + 1, 2 * period))
-        to_residues(polynomial, self._tables.roots, self._tables.primes, words)
-        return NumbaPlaintext(words, scale)
+        if len(values) == 1 and np.iscomplexobj(values):
+            values = np.resize(values, 2)  # no polynomial in X^(N/2) is i in every slot
+        words = np.empty((level + 1, 2 * len(values)))
+        self._encode(values, scale, np.arange(level + 1), words)
+        return NumbaPlaintext(words, level, scale)
+
+    def encode_table(self, values: NDArray[Any], level: int, scale: float) -> NumbaPlaintext:
+        """Encode the slots [sums, steps, period] of one input and output of `linear_transforms`, modulo QP."""
+        rows = self._level_tables(level).rows
+        sums, steps, period = values.shape
+        words = np.zeros((len(rows), sums, 2 * period, steps))
+
+        def encode(first: int, last: int) -> None:
+            encoded = np.empty((len(rows), 2 * period))
+            for index in range(first, last):
+                giant, baby = divmod(index, steps)
+                if values[giant, baby].any():
+                    self._encode(values[giant, baby], scale, rows, encoded)
+                    words[:, giant, :, baby] = encoded
+
+        self._rows.each(sums * steps, encode)
+        return NumbaPlaintext(words, level, scale)
 
     def rotate(self, ciphertext: NumbaCiphertext, steps: Sequence[int]) -> list[NumbaCiphertext]:
         """Left rotations sharing one decomposition."""
@@ -212,10 +212,58 @@ class NumbaEngine:
         if keys:
             extended = self._extend(ciphertext.residues[1])
             for step, key in keys.items():
-                permutation = self._permutation(elements[step])
-                switched = self._switch(extended, key, ciphertext.residues[0], None, permutation)
+                switched = self._switch(extended, key, ciphertext.residues[0], None, self._permutation(elements[step]))
                 results[step] = NumbaCiphertext(switched, ciphertext.scale)
         return [results[step] for step in steps]
+
+    def conjugate(self, ciphertext: NumbaCiphertext) -> NumbaCiphertext:
+        """Complex conjugate."""
+        element = conjugation_element(self.parameters)
+        key = self._key(element, ciphertext.level, "conjugation")
+        extended = self._extend(ciphertext.residues[1])
+        switched = self._switch(extended, key, ciphertext.residues[0], None, self._permutation(element))
+        return NumbaCiphertext(switched, ciphertext.scale)
+
+    def linear_transforms(
+        self,
+        ciphertexts: Sequence[NumbaCiphertext],
+        tables: Sequence[Sequence[NumbaPlaintext]],
+        baby_steps: Sequence[int],
+        giant_step: int,
+    ) -> list[NumbaCiphertext]:
+        """Rescaled sums over inputs, giant and baby steps; see the interface.
+
+        Everything stays modulo QP until one division by P and the last prime at the end (see `kernels.matrix`).
+        """
+        level, scale = ciphertexts[0].level, ciphertexts[0].scale * tables[0][0].scale
+        for inputs in tables:
+            for ciphertext, table in zip(ciphertexts, inputs, strict=True):
+                self._same(level, ciphertext.level, scale, ciphertext.scale * table.scale)
+                self._same(level, table.level, scale, scale)
+        constants = self._level_tables(level)
+        if constants.special_and_rescale is None or baby_steps[0]:
+            raise PlanError(f"linear transforms start with step 0 and need a level, not steps {baby_steps} at {level}")
+        counts = [inputs[0].words.shape[1] for inputs in tables]
+        shape = (sum(counts), 2, len(constants.rows), self.parameters.ring_degree)
+        sums = self._scratch.array("sums", shape)
+        self._rows.each(len(constants.rows), lambda first, last: sums[:, :, first:last].fill(0.0))
+        for index, ciphertext in enumerate(ciphertexts):
+            words = tuple(inputs[index].words for inputs in tables)
+            self._add_rotated_sums(ciphertext.residues, words, baby_steps, sums)
+        key = permutation = None
+        if max(counts) > 1:
+            element = galois_element(giant_step, self.parameters)
+            key, permutation = self._key(element, level, f"rotation by {giant_step}"), self._permutation(element)
+        results = []
+        for stop, count in zip(itertools.accumulate(counts), counts, strict=True):
+            total = sums[stop - 1]
+            for addend in sums[stop - count : stop - 1][::-1]:
+                if key is not None and permutation is not None:
+                    self._turn(total, key, permutation, addend)
+                    total = addend
+            out = self._divide((total[0], total[1]), constants.special_and_rescale)
+            results.append(NumbaCiphertext(out, scale / self.parameters.primes[level]))
+        return results
 
     def weighted_sum(
         self, ciphertexts: Sequence[NumbaCiphertext], plaintexts: Sequence[NumbaPlaintext]
@@ -225,82 +273,45 @@ class NumbaEngine:
         for ciphertext, plaintext in zip(ciphertexts, plaintexts, strict=True):
             self._same(first.level, ciphertext.level, first.scale, ciphertext.scale)
             self._same(first.level, plaintext.level, weight.scale, plaintext.scale)
-        total = np.zeros_like(first.residues)
-        words: dict[int, list[tuple[Array, Array]]] = {}
-        for ciphertext, plaintext in zip(ciphertexts, plaintexts, strict=True):
-            words.setdefault(plaintext.words.shape[1], []).append((ciphertext.residues, plaintext.words))
-        for terms in words.values():
-            fused = len(terms) - len(terms) % FUSED
-            for start in range(0, fused, FUSED):
-                (c0, w0), (c1, w1), (c2, w2), (c3, w3) = terms[start : start + FUSED]
-                products.add_plain_products(c0, c1, c2, c3, w0, w1, w2, w3, total, self._tables.primes)
-            for residues, word in terms[fused:]:
-                products.add_plain_product(residues, word, total, self._tables.primes)
-        return NumbaCiphertext(total, first.scale * weight.scale)
+        total = np.empty(first.residues.shape)
 
-    def weighted_sums(
-        self, ciphertexts: Sequence[NumbaCiphertext], plaintexts: Sequence[Sequence[NumbaPlaintext | None]]
-    ) -> list[NumbaCiphertext]:
-        """Several weighted sums of the same ciphertexts, which are read once for all of them."""
-        level, terms, sums = ciphertexts[0].level, len(ciphertexts), len(plaintexts)
-        every = [(c, w) for row in plaintexts for c, w in zip(ciphertexts, row, strict=True) if w is not None]
-        scale, length = every[0][0].scale * every[0][1].scale, every[0][1].words.shape[1]
-        for ciphertext, plaintext in every:
-            self._same(level, ciphertext.level, scale, ciphertext.scale * plaintext.scale)
-            self._same(level, plaintext.level, scale, scale)
-            if plaintext.words.shape[1] != length:
-                raise PlanError("the plaintexts of one matrix have different periods")
-        padded = -(-terms // 4) * 4
-        n = self.parameters.ring_degree
-        out = [np.empty((2, level + 1, n)) for _ in range(sums)]
-        x, result = self._buffer("terms", (padded, n)), self._buffer("sums", (sums, n))
-        words = self._buffer("words", (sums, padded, length))
-        x[:], words[:] = 0.0, 0.0
-        for t in range(level + 1):
-            p, inverse_p = self._tables.primes[t]
-            for g, weights in enumerate(plaintexts):
-                for b, weight in enumerate(weights):
-                    if weight is not None:
-                        words[g, b] = weight.words[t]
-            for part in range(2):
-                for b, ciphertext in enumerate(ciphertexts):
-                    x[b] = ciphertext.residues[part, t]
-                weighted_rows(x, words, p, inverse_p, result)
-                for residues, row in zip(out, result, strict=True):
-                    residues[part, t] = row
-        return [NumbaCiphertext(residues, scale) for residues in out]
+        def multiply(begin: int, end: int) -> None:
+            for index, (ciphertext, plaintext) in enumerate(zip(ciphertexts, plaintexts, strict=True)):
+                kernel = products.add_plain_product if index else products.plain_product
+                for part in range(2):
+                    kernel(ciphertext.residues[part], plaintext.words, total[part], begin, end, self._tables.primes)
+
+        self._rows.each(first.level + 1, multiply)
+        return NumbaCiphertext(total, first.scale * weight.scale)
 
     def product_sum(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:
         """Sum of products, relinearised once; no rescale."""
-        level, scale = left[0].level, left[0].scale * right[0].scale
-        key = self._key(RELINEARISATION, level, "relinearisation")
-        total = np.zeros((3, level + 1, self.parameters.ring_degree))
-        for a, b in zip(left, right, strict=True):
-            self._same(level, a.level, scale, a.scale * b.scale)
-            self._same(level, b.level, scale, a.scale * b.scale)
-            products.add_tensor_product(a.residues, b.residues, total, self._tables.primes)
+        total, scale = self._tensor_sum(left, right)
+        key = self._key(RELINEARISATION, left[0].level, "relinearisation")
         extended = self._extend(total[2])
         switched = self._switch(extended, key, total[0], total[1], self._permutations[RELINEARISATION])
         return NumbaCiphertext(switched, scale)
 
+    def multiply(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:
+        """Sum of products, relinearised and rescaled in one division."""
+        level = left[0].level
+        if level < 1:
+            raise PlanError("a product at level 0: no prime is left to drop")
+        total, scale = self._tensor_sum(left, right)
+        key = self._key(RELINEARISATION, level, "relinearisation")
+        extended = self._extend(total[2])
+        switched = self._switch(
+            extended, key, total[0], total[1], self._permutations[RELINEARISATION], and_rescale=True
+        )
+        return NumbaCiphertext(switched, scale / self.parameters.primes[level])
+
     def rescale(self, ciphertext: NumbaCiphertext) -> NumbaCiphertext:
         """One level less."""
         level = ciphertext.level
-        if level < 1:
+        tables = self._level_tables(level).rescale
+        if tables is None:
             raise PlanError("a rescale at level 0: no prime is left to drop")
-        tables = self._level_tables(level)
-        out = np.empty((2, level, self.parameters.ring_degree))
-        scratch = self._buffer("rescale", (2, self.parameters.ring_degree))
-        products.rescale(
-            ciphertext.residues,
-            out,
-            self._tables.roots,
-            self._tables.primes,
-            tables.rescale,
-            tables.rescale_ratios,
-            scratch[0],
-            scratch[1],
-        )
+        out = self._divide((ciphertext.residues[0], ciphertext.residues[1]), tables)
         return NumbaCiphertext(out, ciphertext.scale / self.parameters.primes[level])
 
     def drop(self, ciphertext: NumbaCiphertext, level: int) -> NumbaCiphertext:
@@ -313,22 +324,18 @@ class NumbaEngine:
         """Sum of ciphertexts."""
         self._same(left.level, right.level, left.scale, right.scale)
         out = np.empty(left.residues.shape)
-        products.add(left.residues, right.residues, out, self._tables.primes)
+        a, b = left.residues, right.residues
+        self._each_part(left.level + 1, lambda i, *rows: products.add(a[i], b[i], out[i], *rows, self._tables.primes))
         return NumbaCiphertext(out, left.scale)
-
-    def conjugate(self, ciphertext: NumbaCiphertext) -> NumbaCiphertext:
-        """Complex conjugate."""
-        element = conjugation_element(self.parameters)
-        key = self._key(element, ciphertext.level, "conjugation")
-        extended = self._extend(ciphertext.residues[1])
-        switched = self._switch(extended, key, ciphertext.residues[0], None, self._permutation(element))
-        return NumbaCiphertext(switched, ciphertext.scale)
 
     def combine(self, left: NumbaCiphertext, right: NumbaCiphertext, power: int) -> NumbaCiphertext:
         """left + X^(power·N/2)·right."""
         self._same(left.level, right.level, left.scale, right.scale)
         out = np.empty(left.residues.shape)
-        combine_two(left.residues, right.residues, power, out, self._tables.roots, self._tables.primes)
+        a, b, tables = left.residues, right.residues, self._tables
+        self._each_part(
+            left.level + 1, lambda i, *rows: combine_two(a[i], b[i], power, out[i], *rows, tables.roots, tables.primes)
+        )
         return NumbaCiphertext(out, left.scale)
 
     def at_scale(self, ciphertext: NumbaCiphertext, scale: float) -> NumbaCiphertext:
@@ -339,61 +346,267 @@ class NumbaEngine:
         """Sum of a ciphertext and a plaintext."""
         self._same(ciphertext.level, plaintext.level, ciphertext.scale, plaintext.scale)
         out = np.empty(ciphertext.residues.shape)
-        products.add_plain(ciphertext.residues, plaintext.words, out, self._tables.primes)
+        out[1] = ciphertext.residues[1]
+        part = ciphertext.residues[0]
+        self._rows.each(
+            ciphertext.level + 1,
+            lambda first, last: products.add_plain(part, plaintext.words, out[0], first, last, self._tables.primes),
+        )
         return NumbaCiphertext(out, ciphertext.scale)
+
+    # --- key switching ---------------------------------------------------------------------------------------------
+
+    def _extend(self, part: Array) -> Array:
+        """All digits of `part` [level+1, N] at all primes; valid until the next call."""
+        level = part.shape[0] - 1
+        tables, transforms = self._level_tables(level), self._tables
+        extended, coefficients = self._digit_buffers(level)
+        self._rows.each(
+            level + 1,
+            lambda first, last: key_switch.to_coefficients(
+                part, extended, coefficients, first, last, transforms.roots, transforms.tails, transforms.primes,
+                tables.digit_starts, tables.gadget,
+            ),
+        )  # fmt: skip
+        self._lift(extended, coefficients, tables)
+        return extended
+
+    def _extend_divided(self, part: Array, level: int) -> Array:
+        """All digits of `part` [QP rows, N] divided by P, at all primes; valid until the next call."""
+        tables, transforms = self._level_tables(level), self._tables
+        extended, coefficients = self._digit_buffers(level)
+        (remainder,), (quotient,) = self._remainders(self._dropped((part,), tables.special), tables.special)
+        self._rows.each(
+            level + 1,
+            lambda first, last: key_switch.divided_to_coefficients(
+                part, remainder, quotient, tables.special.scale, extended, coefficients, first, last, transforms.roots,
+                transforms.tails, transforms.primes, tables.digit_starts, tables.gadget,
+            ),
+        )  # fmt: skip
+        self._lift(extended, coefficients, tables)
+        return extended
+
+    def _digit_buffers(self, level: int) -> tuple[Array, Array]:
+        n, rows = self.parameters.ring_degree, len(self._level_tables(level).rows)
+        extended = self._scratch.array("extended", (self.parameters.digit_count(level), rows, n))
+        return extended, self._scratch.array("coefficients", (level + 1, n))
+
+    def _lift(self, extended: Array, coefficients: Array, tables: LevelTables) -> None:
+        """Fill the rows of `extended` that are not a digit's own, from the digits' coefficients."""
+        for digit, (start, stop) in enumerate(itertools.pairwise(tables.digit_starts)):
+            weights = tables.conversion[digit]
+            self._convert(coefficients[start:stop], weights, tables.rows, extended[digit], skip=(start, stop))
+        transforms = self._tables
+        self._rows.each(
+            len(tables.rows),
+            lambda first, last: key_switch.transform_digits(
+                extended, first, last, tables.rows, transforms.roots, transforms.tails, transforms.primes,
+                tables.digit_starts,
+            ),
+        )  # fmt: skip
+
+    def _switch(
+        self,
+        extended: Array,
+        key: _Key,
+        addend0: Array,
+        addend1: Array | None,
+        permutation: NDArray[np.uint32],
+        *,
+        and_rescale: bool = False,
+    ) -> Array:
+        """Permuted (addends + digits times key), divided by P, or by P and the last prime: [2, rows, N]."""
+        level, n = addend0.shape[0] - 1, self.parameters.ring_degree
+        tables = self._level_tables(level)
+        divide = tables.special_and_rescale if and_rescale else tables.special
+        if divide is None:
+            raise PlanError("a rescale at level 0: no prime is left to drop")
+        # Rows of the key: those of q at its own level, then the special ones.
+        key_rows = np.where(divide.sources > level, divide.sources + (key.level - level), divide.sources)
+        roots, tails, primes = self._tables.roots, self._tables.tails, self._tables.primes
+        second, has_second = (addend0, False) if addend1 is None else (addend1, True)
+        dropped = self._scratch.array("dropped", (2, len(divide.sources), n))
+        out = np.empty((2, len(divide.scale), n))
+
+        def drop(first: int, last: int) -> None:
+            key_switch.dropped_products(
+                extended, key.low, key.high, key_rows, addend0, second, has_second,
+                divide.sources, divide.tables, divide.factors, first, last, roots, tails, primes, dropped,
+            )  # fmt: skip
+
+        def keep(first: int, last: int) -> None:
+            key_switch.switched_rows(
+                extended, key.low, key.high, addend0, second, has_second, permutation, first, last, roots, tails, primes,
+                remainders, quotients, divide.scale, self._scratch.array("total", (2, n)), out,
+            )  # fmt: skip
+
+        self._rows.each(len(divide.sources), drop)
+        remainders, quotients = self._remainders(dropped, divide)
+        self._rows.each(len(divide.scale), keep)
+        return out
+
+    def _divide(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
+        """Each part [rows, N] divided by the dropped primes: [parts, kept rows, N]."""
+        roots, tails, primes = self._tables.roots, self._tables.tails, self._tables.primes
+        result = np.empty((len(parts), len(divide.scale), self.parameters.ring_degree))
+        remainders, quotients = self._remainders(self._dropped(parts, divide), divide)
+
+        def keep(first: int, last: int) -> None:
+            for half, part in enumerate(parts):
+                division.divided_rows(
+                    part,
+                    remainders[half],
+                    quotients[half],
+                    divide.scale,
+                    first,
+                    last,
+                    roots,
+                    tails,
+                    primes,
+                    result[half],
+                )
+
+        self._rows.each(len(divide.scale), keep)
+        return result
+
+    def _dropped(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
+        """What each part is modulo the dropped primes, as `kernels.division` wants it: [parts, dropped, N]."""
+        roots, tails, primes = self._tables.roots, self._tables.tails, self._tables.primes
+        dropped = self._scratch.array("dropped", (len(parts), len(divide.sources), self.parameters.ring_degree))
+
+        def drop(first: int, last: int) -> None:
+            for index in range(first, last):
+                half, d = divmod(index, len(divide.sources))
+                division.dropped_rows(
+                    parts[half],
+                    divide.sources,
+                    divide.tables,
+                    divide.factors,
+                    d,
+                    d + 1,
+                    roots,
+                    tails,
+                    primes,
+                    dropped[half],
+                )
+
+        self._rows.each(len(parts) * len(divide.sources), drop)
+        return dropped
+
+    def _remainders(self, dropped: Array, divide: DivisionTables) -> tuple[Array, tuple[Array, ...]]:
+        """What `division.divide_row` adds: [parts, kept rows, N] to be transformed, and the quotients."""
+        n = self.parameters.ring_degree
+        remainders = self._scratch.array("remainders", (len(dropped), len(divide.scale), n))
+        quotient = self._scratch.array("quotient", (len(dropped), n))
+        for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
+            self._convert(part, divide.down, self._level_tables(len(divide.scale) - 1).rows, remainder)
+            if len(divide.sources) > 1:
+                division.quotients(part, divide.tables, self._tables.primes, out)
+        # Of one centred remainder the quotient is zero.
+        return remainders, tuple(out if len(divide.sources) > 1 else out[:0] for out in quotient)
+
+    def _convert(
+        self, sources: Array, weights: Array, tables: NDArray[np.int64], out: Array, skip: tuple[int, int] = (0, 0)
+    ) -> None:
+        blocks = -(-self.parameters.ring_degree // division.BLOCK)
+        self._rows.each(
+            blocks,
+            lambda first, last: division.convert_rows(
+                sources, weights, first, last, *skip, tables, self._tables.primes, out
+            ),
+        )
+
+    # --- linear transforms -----------------------------------------------------------------------------------------
+
+    def _add_rotated_sums(
+        self, residues: Array, words: tuple[Array, ...], baby_steps: Sequence[int], sums: Array
+    ) -> None:
+        """sums [all sums, 2, QP rows, N] += the weighted sums of one ciphertext's rotations, modulo QP, of every output."""
+        level, n = residues.shape[1] - 1, self.parameters.ring_degree
+        rows, primes = self._level_tables(level).rows, self._tables.primes
+        elements = tuple(galois_element(step, self.parameters) for step in baby_steps[1:])
+        keys = [
+            self._key(element, level, f"rotation by {step}")
+            for element, step in zip(elements, baby_steps[1:], strict=True)
+        ]
+        low, high = tuple(key.low for key in keys), tuple(key.high for key in keys)
+        key_level_rows = np.array([key.level + 1 for key in keys], np.int64)
+        if elements not in self._stacks:
+            self._stacks[elements] = np.stack([self._permutation(element) for element in elements])
+        permutations = self._stacks[elements]
+        extended = self._extend(residues[1])
+        block = min(division.BLOCK, n)
+
+        def add(first: int, last: int) -> None:
+            matrix.rotated_sums(
+                residues[0], residues[1], extended, low, high, key_level_rows, permutations, words, first, last, rows, primes,
+                self._scratch.array("rotated", (2, len(baby_steps), block + PADDING)), self._scratch.array("product", (2, block)),
+                sums,
+            )  # fmt: skip
+
+        self._rows.each(len(rows), add)
+
+    def _turn(self, total: Array, key: _Key, permutation: NDArray[np.uint32], addend: Array) -> None:
+        """addend += total rotated, both modulo QP: [2, QP rows, N]."""
+        n = self.parameters.ring_degree
+        level = total.shape[1] - len(self.parameters.special_primes) - 1
+        tables = self._level_tables(level)
+        extended = self._extend_divided(total[1], level)
+
+        def turn(first: int, last: int) -> None:
+            matrix.turned_rows(
+                total[0], extended, key.low, key.high, key.level + 1, level + 1, permutation, addend, first, last,
+                tables.rows, self._tables.primes, self._scratch.array("total", (2, n)), addend,
+            )  # fmt: skip
+
+        self._rows.each(len(tables.rows), turn)
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 
-    def _extend(self, part: Array) -> Array:
-        """All digits of `part` [level+1, N] at all primes; valid until this thread's next key switch."""
-        level = part.shape[0] - 1
-        tables = self._level_tables(level)
-        n = self.parameters.ring_degree
-        extended = self._buffer("extended", (self.parameters.digit_count(level), len(tables.rows), n))
-        key_switch.extend(
-            part,
-            self._buffer("coefficients", (level + 1, n)),
-            extended,
-            tables.rows,
-            self._tables.roots,
-            self._tables.primes,
-            tables.digit_starts,
-            tables.gadget,
-            tables.conversion,
-            tables.conversion_ratios,
-        )
-        return extended
+    def _tensor_sum(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> tuple[Array, float]:
+        """Sum of left[i]·right[i] as three parts [3, level+1, N], and its scale."""
+        level, scale = left[0].level, left[0].scale * right[0].scale
+        for a, b in zip(left, right, strict=True):
+            self._same(level, a.level, scale, a.scale * b.scale)
+            self._same(level, b.level, scale, a.scale * b.scale)
+        out = np.empty((3, level + 1, self.parameters.ring_degree))
+        primes = self._tables.primes
 
-    def _switch(
-        self, extended: Array, key: _Key, addend0: Array, addend1: Array | None, permutation: NDArray[np.int64]
-    ) -> Array:
-        n = self.parameters.ring_degree
-        level = addend0.shape[0] - 1
-        specials = len(self.parameters.special_primes)
-        scratch = self._buffer("switch", (2 * specials + 5, n))
-        out = np.empty((2, level + 1, n))
-        key_switch.switch(
-            extended,
-            key.low,
-            key.high,
-            key.level + 1,
-            addend0,
-            addend0 if addend1 is None else addend1,
-            addend1 is not None,
-            permutation,
-            self._level_tables(level).rows,
-            self._tables.roots,
-            self._tables.primes,
-            self._special_factors,
-            self._down,
-            self._down_ratios,
-            scratch[: 2 * specials].reshape(2, specials, n),
-            scratch[2 * specials : 2 * specials + 2],
-            scratch[2 * specials + 2 : 2 * specials + 4],
-            scratch[2 * specials + 4],
-            out,
-        )
-        return out
+        def multiply(first: int, last: int) -> None:
+            out[:, first:last] = 0.0
+            for index in range(0, len(left), 2):
+                pair = [(a.residues, b.residues) for a, b in zip(left, right, strict=True)][index : index + 2]
+                for part, halves in ((0, ((0, 0),)), (1, ((0, 1), (1, 0))), (2, ((1, 1),))):
+                    terms = [x[i] for a, b in pair for h, k in halves for x, i in ((a, h), (b, k))]
+                    while terms:
+                        if len(terms) >= 4:
+                            products.add_two_products(*terms[:4], out[part], first, last, primes)
+                        else:
+                            products.add_product(*terms[:2], out[part], first, last, primes)
+                        terms = terms[4:]
+
+        self._rows.each(level + 1, multiply)
+        return out, scale
+
+    def _encode(self, values: NDArray[Any], scale: float, rows: NDArray[np.int64], words: Array) -> None:
+        """words [rows, 2·period] of one vector."""
+        period = len(values)
+        if self.parameters.slots % period:
+            raise PlanError(f"a plaintext of {period} slots does not divide {self.parameters.slots}")
+        if period not in self._positions:
+            self._positions[period] = encoding_positions(period)
+        polynomial = coefficients(values, scale, self._positions[period])
+        largest = float(np.abs(polynomial).max())
+        if not largest < 2.0**52:
+            raise PlanError(f"encoded coefficients reach {largest:.3g}; above 2^52 they are not exact: lower the scale")
+        to_residues(polynomial, self._tables.roots, self._tables.tails, self._tables.primes, rows, words)
+
+    def _each_part(self, rows: int, task: Callable[[int, int, int], None]) -> None:
+        def both(first: int, last: int) -> None:
+            task(0, first, last)
+            task(1, first, last)
+
+        self._rows.each(rows, both)
 
     def _key(self, element: int, level: int, what: str) -> _Key:
         key = self._keys.get(element)
@@ -403,23 +616,14 @@ class NumbaEngine:
             raise KeyMissingError(f"{what} at level {level}: its key reaches level {key.level} only")
         return key
 
-    def _buffer(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Scratch of this thread: at least as large as the largest ever asked for under this name."""
-        size = math.prod(shape)
-        buffer: Array | None = getattr(self._scratch, name, None)
-        if buffer is None or buffer.size < size:
-            buffer = np.empty(size)
-            setattr(self._scratch, name, buffer)
-        return buffer[:size].reshape(shape)
-
-    def _permutation(self, element: int) -> NDArray[np.int64]:
+    def _permutation(self, element: int) -> NDArray[np.uint32]:
         if element not in self._permutations:
             self._permutations[element] = automorphism(element, self.parameters.ring_degree)
         return self._permutations[element]
 
-    def _level_tables(self, level: int) -> _LevelTables:
+    def _level_tables(self, level: int) -> LevelTables:
         if level not in self._levels:
-            self._levels[level] = _make_level_tables(self.parameters, level)
+            self._levels[level] = level_tables(self.parameters, level)
         return self._levels[level]
 
     @staticmethod
@@ -439,51 +643,17 @@ class NumbaEngine:
         rows = level + 1 + len(self.parameters.special_primes)
         digits = [(bytes(64), np.zeros((rows, n), np.uint64))] * self.parameters.digit_count(level)
         engine = self.without_keys()
-        engine.load_key(RELINEARISATION, level, digits)
+        elements = [galois_element(step, self.parameters) for step in (1, 2)]
+        for element in (RELINEARISATION, *elements):
+            engine.load_key(element, level, digits)
         zero = engine.from_rows(np.zeros((2, level + 1, n), np.uint64), self.parameters.scale)
-        # A dropped ciphertext is a view with gaps, for which numba compiles again.
-        view = engine.drop(engine.from_rows(np.zeros((2, level + 2, n), np.uint64), self.parameters.scale), level)
-        engine.add(view, view)
-        for left, right in ((view, view), (zero, view), (view, zero), (zero, zero)):
-            engine.combine(left, right, 1)
-        engine.rescale(engine.product_sum([view], [view]))
+        engine.combine(zero, zero, 1)
+        engine.rotate(zero, [1])
+        engine.rescale(engine.product_sum([zero] * 3, [zero] * 3))
+        engine.multiply([zero], [zero])
         plain = engine.encode(np.ones(2), level, self.parameters.scale)
-        engine.rescale(engine.product_sum([zero], [zero]))
-        engine.add(
-            engine.weighted_sum([zero] * (FUSED + 1), [plain] * (FUSED + 1)), engine.weighted_sum([zero], [plain])
-        )
-        engine.weighted_sums([zero, view], [[plain, None]])
+        engine.add(engine.weighted_sum([zero] * 2, [plain] * 2), engine.weighted_sum([zero], [plain]))
         engine.add_plain(zero, plain)
         engine.drop(zero, 0)
-
-
-def _make_level_tables(parameters: Parameters, level: int) -> _LevelTables:
-    n = parameters.ring_degree
-    q = parameters.primes[: level + 1]
-    rows = [*range(level + 1), *range(parameters.maximum_level + 1, len(parameters.all_primes))]
-    digits = parameters.digits(level)
-    starts = np.cumsum([0, *(len(digit) for digit in digits)])
-    gadget = np.zeros((level + 1, 2))
-    conversion = np.zeros((len(rows), len(digits), parameters.digit_size))
-    for j, digit in enumerate(digits):
-        product = math.prod(digit)
-        for i, p in enumerate(digit):
-            w = centred(pow(product // p, -1, p) * pow(n, -1, p), p)
-            gadget[starts[j] + i] = (w, w / p)
-            for r, row in enumerate(rows):
-                conversion[r, j, i] = centred(product // p, parameters.all_primes[row])
-    targets = np.array([parameters.all_primes[row] for row in rows], np.float64)
-    last = q[level]
-    rescale = np.zeros((level + 1, 2))
-    for t, p in enumerate(q[:level]):
-        rescale[t] = (centred(-pow(last, -1, p), p), centred(pow(last, -1, p), p))
-    rescale[level, 0] = centred(pow(n, -1, last), last)
-    return _LevelTables(
-        np.array(rows, np.int64),
-        starts.astype(np.int64),
-        gadget,
-        conversion,
-        conversion / targets[:, None, None],
-        rescale,
-        rescale / np.array(q, np.float64)[:, None],
-    )
+        table = engine.encode_table(np.ones((2, 2, 2)), level, self.parameters.scale)
+        engine.linear_transforms([zero], [[table]], (0, 1), 2)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from he_runtime.engines import composed
 from he_runtime.engines.interface import quarter_turns, scales_agree
 from he_runtime.errors import KeyMissingError, PlanError, RangeError
 from he_runtime.parameters import Parameters
@@ -101,22 +102,19 @@ class PlainEngine:
             total += (ciphertext.slots.reshape(-1, period) * plaintext.values).reshape(-1)
         return self._checked(total, level, first.scale * plaintexts[0].scale)
 
-    def weighted_sums(
-        self, ciphertexts: Sequence[PlainCiphertext], plaintexts: Sequence[Sequence[PlainPlaintext | None]]
+    def encode_table(self, values: NDArray[Any], level: int, scale: float) -> composed.Table:
+        """Slots [sums, steps, period], one by one."""
+        return composed.encode_table(self, values, level, scale)
+
+    def linear_transforms(
+        self,
+        ciphertexts: Sequence[PlainCiphertext],
+        tables: Sequence[Sequence[composed.Table]],
+        baby_steps: Sequence[int],
+        giant_step: int,
     ) -> list[PlainCiphertext]:
-        """One weighted sum after the other."""
-        results = []
-        for row in plaintexts:
-            terms = [
-                self.weighted_sum([ciphertext], [plaintext])
-                for ciphertext, plaintext in zip(ciphertexts, row, strict=True)
-                if plaintext is not None
-            ]
-            total = terms[0]
-            for term in terms[1:]:
-                total = self.add(total, term)
-            results.append(total)
-        return results
+        """Rotations, products and sums one after the other, then a rescale."""
+        return composed.linear_transforms(self, ciphertexts, tables, baby_steps, giant_step)
 
     def product_sum(self, left: Sequence[PlainCiphertext], right: Sequence[PlainCiphertext]) -> PlainCiphertext:
         """Sum of products, relinearised once; no rescale."""
@@ -128,6 +126,11 @@ class PlainEngine:
             self._same(level, b.level, scale, a.scale * b.scale)
             total += a.slots * b.slots
         return self._checked(total, level, scale, noise=self._switch_noise())
+
+    def multiply(self, left: Sequence[PlainCiphertext], right: Sequence[PlainCiphertext]) -> PlainCiphertext:
+        """A product sum, then a rescale."""
+        product: PlainCiphertext = composed.multiply(self, left, right)
+        return product
 
     def rescale(self, ciphertext: PlainCiphertext) -> PlainCiphertext:
         """One level less."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from he_runtime.engines import composed
 from he_runtime.engines.interface import scales_agree
 from he_runtime.errors import KeyMissingError, PlanError
 from he_runtime.kernels.transform import smallest_root
@@ -102,22 +103,19 @@ class SealEngine:
             raise PlanError("every plaintext of the sum is zero; leave the sum out of the program")
         return SealHandle(self._operations.add_many(terms, scale), ciphertexts[0].level, scale)
 
-    def weighted_sums(
-        self, ciphertexts: Sequence[SealHandle], plaintexts: Sequence[Sequence[SealHandle | None]]
+    def encode_table(self, values: NDArray[Any], level: int, scale: float) -> composed.Table:
+        """Slots [sums, steps, period], one by one."""
+        return composed.encode_table(self, values, level, scale)
+
+    def linear_transforms(
+        self,
+        ciphertexts: Sequence[SealHandle],
+        tables: Sequence[Sequence[composed.Table]],
+        baby_steps: Sequence[int],
+        giant_step: int,
     ) -> list[SealHandle]:
-        """One weighted sum after the other."""
-        results = []
-        for row in plaintexts:
-            terms = [
-                self.weighted_sum([ciphertext], [plaintext])
-                for ciphertext, plaintext in zip(ciphertexts, row, strict=True)
-                if plaintext is not None
-            ]
-            total = terms[0]
-            for term in terms[1:]:
-                total = self.add(total, term)
-            results.append(total)
-        return results
+        """Rotations, products and sums one after the other, then a rescale."""
+        return composed.linear_transforms(self, ciphertexts, tables, baby_steps, giant_step)
 
     def product_sum(self, left: Sequence[SealHandle], right: Sequence[SealHandle]) -> SealHandle:
         """Sum of products, each relinearised by SEAL."""
@@ -128,6 +126,11 @@ class SealEngine:
             self._same(level, b.level, scale, a.scale * b.scale)
             terms.append(self._operations.multiply(a.handle, b.handle))
         return SealHandle(self._operations.add_many(terms, scale), level, scale)
+
+    def multiply(self, left: Sequence[SealHandle], right: Sequence[SealHandle]) -> SealHandle:
+        """A product sum, then a rescale."""
+        product: SealHandle = composed.multiply(self, left, right)
+        return product
 
     def rescale(self, ciphertext: SealHandle) -> SealHandle:
         """One level less."""

@@ -3,6 +3,9 @@
 A residue is a float64 holding an exact integer of absolute value at most a few p, with p below 2**46. For a product, h = fl(a·w)
 and l = fma(a, w, -h) give a·w = h + l exactly; q = rint(a·w/p) is off by at most one, so h - q·p is an exact float64 and the
 result, h - q·p + l, lies within p of zero. Nothing here may be compiled with fastmath: the formulas need h rounded on its own.
+
+A sum of products is reduced once, at its end: `accumulate` keeps it as two exact float64 parts, at two multiply-adds a product
+where `multiply` takes four, and `settle` reduces it.
 """
 
 from typing import Any
@@ -13,6 +16,18 @@ from numba.extending import intrinsic
 
 KERNEL = {"error_model": "numpy", "nogil": True, "boundscheck": False, "cache": True}
 INLINE = {"error_model": "numpy", "inline": "always"}
+
+ANCHOR_MARGIN_BITS = 9
+"""A settled sum may hold any products a·w, |w| <= p/2, whose |a| together are at most 2^9 p."""
+
+
+def anchor_of(prime: int) -> float:
+    """Where `accumulate` starts a sum: 1.5·2^k, so that the sum stays between 2^k and 2^(k+1), where floats are 2^(k-52) apart.
+
+    With p below 2^b and k = 2b + 9, the sum of |a·w| <= 2^9·p·p/2 stays below 2^(k-1); the low parts, each at most 2^(k-53), are
+    exact in sum for 64 products: 2^(6 + 2·45 + 9 - 53) = 2^52 at the largest b, 45.
+    """
+    return float(1.5 * 2.0 ** (2 * prime.bit_length() + ANCHOR_MARGIN_BITS))
 
 
 @intrinsic
@@ -55,6 +70,24 @@ def multiply(a: float, b: float, p: float, inverse_p: float) -> Any:
 def reduce(a: float, p: float, inverse_p: float) -> Any:
     """a mod p, |result| at most p/2."""
     return fma(-rint(a * inverse_p), p, a)
+
+
+@njit(**INLINE)
+def accumulate(high: float, low: float, a: float, w: float) -> Any:
+    """(high, low) + a·w, exactly; high starts at the prime's anchor, low at 0.
+
+    Next to the anchor all floats are multiples of one power of two, so the rounded sum and its difference to the one before are
+    exact; what the rounding lost is a·w minus that difference, which one more multiply-add gives exactly.
+    """
+    total = fma(a, w, high)
+    return total, low + fma(a, w, high - total)
+
+
+@njit(**INLINE)
+def settle(high: float, low: float, anchor: float, p: float, inverse_p: float) -> Any:
+    """The accumulated sum modulo p, not fully reduced: |result| at most 3p plus |low|."""
+    h = high - anchor
+    return fma(-rint(h * inverse_p), p, h) + low
 
 
 def centred(value: int, p: int) -> int:

@@ -37,13 +37,16 @@ def coefficients(values: NDArray[Any], scale: float, positions: NDArray[np.int64
 
 
 @njit(**KERNEL)
-def to_residues(polynomial: Array, roots: Array, primes: Array, out: Array) -> None:
-    """out[t] = transform of the polynomial modulo prime t, reduced: [rows, degree]."""
+def to_residues(
+    polynomial: Array, roots: Array, tails: Array, primes: Array, rows: NDArray[np.int64], out: Array
+) -> None:
+    """out[t] = transform of the polynomial modulo the prime of row rows[t] of the tables, reduced: [len(rows), degree]."""
     for t in range(out.shape[0]):
-        p, inverse_p = primes[t, 0], primes[t, 1]
+        row = rows[t]
+        p, inverse_p = primes[row, 0], primes[row, 1]
         o = out[t]
         for i in range(o.shape[0]):
             o[i] = reduce(polynomial[i], p, inverse_p)
-        forward(o, roots[t, 0], roots[t, 1], p)
+        forward(o, roots[row, 0], tails[row, 0], p, inverse_p)
         for i in range(o.shape[0]):
             o[i] = reduce(o[i], p, inverse_p)

@@ -1,198 +1,259 @@
 """Hybrid key switching (Han and Ki 2020): a ciphertext part under another key becomes one under the secret key.
 
-`extend` lifts a part, digit by digit, to all primes; every rotation of the same ciphertext shares it (hoisting). `switch`
-multiplies with one key, divides by P and permutes. Keys carry the inverse automorphism already, so only the result is permuted;
-their q rows carry the factor 1/P, so the division is one more summand.
+The part's digits are lifted to all primes (`transform_digits`; every rotation of the same ciphertext shares them: hoisting),
+multiplied with a key (`key_product`) and divided by P (`division`), row by row of the residue matrix, so that a row stays in the
+second cache and rows can be shared out to threads. Keys carry the inverse automorphism already: only the result is permuted.
+
+A value X modulo QP is kept as X/P modulo the primes of Q and X modulo those of P: keys have been multiplied so when they were
+loaded. Dividing by P is then one more summand, and a ciphertext modulo Q is added to X·P as it is.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, fma, multiply, multiply_constant, reduce, rint
+from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, fma, multiply, reduce, rint, settle
+from he_runtime.kernels.division import divide_row
 from he_runtime.kernels.transform import forward, inverse
 
 Array = NDArray[np.float64]
 
 
 @njit(**KERNEL)
-def _convert(sources: Array, first: int, last: int, w: Array, ratios: Array, p: float, out: Array) -> None:
-    """out[i] = sum over k of sources[first + k, i]·w[k] mod p, first + k < last: three terms at a time, in registers."""
-    x, w0, r0 = sources[first], w[0], ratios[0]
-    remaining = last - first - 1
-    if remaining % 3 == 0:
-        for i in range(out.shape[0]):
-            out[i] = multiply_constant(x[i], w0, r0, p)
-    elif remaining % 3 == 1:
-        y, w1, r1 = sources[first + 1], w[1], ratios[1]
-        for i in range(out.shape[0]):
-            out[i] = multiply_constant(x[i], w0, r0, p) + multiply_constant(y[i], w1, r1, p)
-    else:
-        y, w1, r1 = sources[first + 1], w[1], ratios[1]
-        z, w2, r2 = sources[first + 2], w[2], ratios[2]
-        for i in range(out.shape[0]):
-            out[i] = (
-                multiply_constant(x[i], w0, r0, p)
-                + multiply_constant(y[i], w1, r1, p)
-                + multiply_constant(z[i], w2, r2, p)
-            )
-    for k in range(1 + remaining % 3, last - first, 3):
-        x, w0, r0 = sources[first + k], w[k], ratios[k]
-        y, w1, r1 = sources[first + k + 1], w[k + 1], ratios[k + 1]
-        z, w2, r2 = sources[first + k + 2], w[k + 2], ratios[k + 2]
-        for i in range(out.shape[0]):
-            out[i] += (
-                multiply_constant(x[i], w0, r0, p)
-                + multiply_constant(y[i], w1, r1, p)
-                + multiply_constant(z[i], w2, r2, p)
-            )
-
-
-@njit(**KERNEL)
-def extend(
+def to_coefficients(
     part: Array,
-    coefficients: Array,
     extended: Array,
-    rows: NDArray[np.int64],
+    coefficients: Array,
+    first: int,
+    last: int,
     roots: Array,
+    tails: Array,
     primes: Array,
     digit_starts: NDArray[np.int64],
     gadget: Array,
-    conversion: Array,
-    conversion_ratios: Array,
 ) -> None:
-    """extended[j, r] = digit j of `part`, modulo the prime of row r, transformed.
+    """Rows first to last of `part` [rows of q, N], transformed back, times gadget [rows]: (Q_j/q_i)^-1/N mod q_i.
 
-    part: [rows of q, N], transformed; coefficients: scratch of the same shape; extended: [digits, len(rows), N];
-    rows: for each target, its row in the tables; digit_starts: [digits+1];
-    gadget: [q rows, 2], (Q_j/q_i)^-1/N mod q_i, and the same over q_i;
-    conversion: [len(rows), digits, digit size], Q_j/q_i mod the target prime; conversion_ratios: the same over it.
+    And as they are, put in their own digits' rows of `extended` [digits, QP rows, N].
     """
-    level_rows = part.shape[0]
-    for i in range(level_rows):
-        coefficients[i] = part[i]
-        inverse(coefficients[i], roots[i, 2], roots[i, 3], primes[i, 0], primes[i, 1], gadget[i, 0], gadget[i, 1])
     for j in range(digit_starts.shape[0] - 1):
-        start, stop = digit_starts[j], digit_starts[j + 1]
-        for r in range(rows.shape[0]):
-            out = extended[j, r]
-            if start <= r < stop:
-                out[:] = part[r]
-                continue
-            row = rows[r]
-            p = primes[row, 0]
-            _convert(coefficients, start, stop, conversion[r, j], conversion_ratios[r, j], p, out)
-            forward(out, roots[row, 0], roots[row, 1], p)
+        for t in range(max(first, digit_starts[j]), min(last, digit_starts[j + 1])):
+            extended[j, t] = part[t]
+            inverse(part[t], coefficients[t], roots[t, 1], tails[t, 1], primes[t, 0], primes[t, 1], gadget[t])
 
 
 @njit(**KERNEL)
-def _accumulate(
+def divided_to_coefficients(
+    part: Array,
+    remainders: Array,
+    quotient: Array,
+    scale: Array,
     extended: Array,
+    coefficients: Array,
+    first: int,
+    last: int,
+    roots: Array,
+    tails: Array,
+    primes: Array,
+    digit_starts: NDArray[np.int64],
+    gadget: Array,
+) -> None:
+    """`part` divided by the dropped primes (see `division`), put in its own digits' rows of `extended` and in `coefficients`.
+
+    As `divided_rows`, `to_coefficients` and the copies of `transform_digits` would, while a row lies in the second cache.
+    """
+    for j in range(digit_starts.shape[0] - 1):
+        for t in range(max(first, digit_starts[j]), min(last, digit_starts[j + 1])):
+            x = extended[j, t]
+            x[:] = part[t]
+            p, inverse_p = primes[t, 0], primes[t, 1]
+            divide_row(x, remainders[t], quotient, scale[t], roots[t, 0], tails[t, 0], p, inverse_p)
+            inverse(x, coefficients[t], roots[t, 1], tails[t, 1], p, inverse_p, gadget[t])
+
+
+@njit(**KERNEL)
+def transform_digits(
+    extended: Array,
+    first: int,
+    last: int,
+    rows: NDArray[np.int64],
+    roots: Array,
+    tails: Array,
+    primes: Array,
+    digit_starts: NDArray[np.int64],
+) -> None:
+    """Transform extended[j, r], digit j modulo the prime of row r, but for the rows of its own primes; r from first to last.
+
+    extended: [digits, len(rows), N], as `convert_rows` leaves it; rows: for each target, its row in the tables; digit_starts:
+    [digits+1].
+    """
+    for r in range(first, last):
+        row = rows[r]
+        for j in range(digit_starts.shape[0] - 1):
+            if not digit_starts[j] <= r < digit_starts[j + 1]:
+                forward(extended[j, r], roots[row, 0], tails[row, 0], primes[row, 0], primes[row, 1])
+
+
+@njit(**INLINE)
+def _key_terms(
+    extended: Array,
+    j: int,
+    count: int,
     target: int,
+    start: int,
     low: NDArray[np.int32],
     high: NDArray[np.int16],
     key_row: int,
-    total0: Array,
-    total1: Array,
+    out0: Array,
+    out1: Array,
+    add: bool,
     p: float,
     inverse_p: float,
+    anchor: float,
 ) -> None:
-    """total_h = sum over digits of digit·key row h, both halves at once: the digits are read once. extended [digits, rows, N].
-
-    Rows are taken out of whole arrays by number: a slice across digits would have a stride that the compiler does not know, and
-    the loops would not become vector code.
-    """
-    for j in range(extended.shape[0]):
-        d = extended[j, target]
-        low0, high0, low1, high1 = low[key_row, j, 0], high[key_row, j, 0], low[key_row, j, 1], high[key_row, j, 1]
-        if j == 0:
-            for i in range(d.shape[0]):
-                x = d[i]
-                total0[i] = multiply(x, fma(float(high0[i]), 4294967296.0, float(low0[i])), p, inverse_p)
-                total1[i] = multiply(x, fma(float(high1[i]), 4294967296.0, float(low1[i])), p, inverse_p)
-        else:
-            for i in range(d.shape[0]):
-                x = d[i]
-                total0[i] += multiply(x, fma(float(high0[i]), 4294967296.0, float(low0[i])), p, inverse_p)
-                total1[i] += multiply(x, fma(float(high1[i]), 4294967296.0, float(low1[i])), p, inverse_p)
+    """Digits j to j + count of `key_product`: count, at most three, is a constant where this is inlined (see `division`)."""
+    stop, second, third = start + out0.shape[0], j + min(1, count - 1), j + min(2, count - 1)
+    x0, x1, x2 = (
+        extended[j, target, start:stop],
+        extended[second, target, start:stop],
+        extended[third, target, start:stop],
+    )
+    low00, low01 = low[key_row, j, 0, start:stop], low[key_row, j, 1, start:stop]
+    low10, low11 = low[key_row, second, 0, start:stop], low[key_row, second, 1, start:stop]
+    low20, low21 = low[key_row, third, 0, start:stop], low[key_row, third, 1, start:stop]
+    high00, high01 = high[key_row, j, 0, start:stop], high[key_row, j, 1, start:stop]
+    high10, high11 = high[key_row, second, 0, start:stop], high[key_row, second, 1, start:stop]
+    high20, high21 = high[key_row, third, 0, start:stop], high[key_row, third, 1, start:stop]
+    for i in range(out0.shape[0]):
+        rest0 = reduce(out0[i], p, inverse_p) if add else 0.0
+        rest1 = reduce(out1[i], p, inverse_p) if add else 0.0
+        sum0, rest0 = accumulate(anchor, rest0, x0[i], fma(float(high00[i]), 4294967296.0, float(low00[i])))
+        sum1, rest1 = accumulate(anchor, rest1, x0[i], fma(float(high01[i]), 4294967296.0, float(low01[i])))
+        if count > 1:
+            sum0, rest0 = accumulate(sum0, rest0, x1[i], fma(float(high10[i]), 4294967296.0, float(low10[i])))
+            sum1, rest1 = accumulate(sum1, rest1, x1[i], fma(float(high11[i]), 4294967296.0, float(low11[i])))
+        if count > 2:
+            sum0, rest0 = accumulate(sum0, rest0, x2[i], fma(float(high20[i]), 4294967296.0, float(low20[i])))
+            sum1, rest1 = accumulate(sum1, rest1, x2[i], fma(float(high21[i]), 4294967296.0, float(low21[i])))
+        out0[i] = settle(sum0, rest0, anchor, p, inverse_p)
+        out1[i] = settle(sum1, rest1, anchor, p, inverse_p)
 
 
 @njit(**KERNEL)
-def switch(
+def key_product(
+    extended: Array,
+    target: int,
+    start: int,
+    low: NDArray[np.int32],
+    high: NDArray[np.int16],
+    key_row: int,
+    out0: Array,
+    out1: Array,
+    p: float,
+    inverse_p: float,
+    anchor: float,
+) -> None:
+    """out_h[i] = sum over digits j of extended[j, target, start + i]·key[key_row, j, h, start + i], at most 2^48.
+
+    extended [digits, rows, N]; low, high: packed key [key rows, key digits, 2, N]. Both halves at once: digits are read once.
+    """
+    digits = extended.shape[0]
+    for first in range(0, digits, 3):
+        count = min(3, digits - first)
+        add = first > 0
+        if count == 1:
+            _key_terms(extended, first, 1, target, start, low, high, key_row, out0, out1, add, p, inverse_p, anchor)
+        elif count == 2:
+            _key_terms(extended, first, 2, target, start, low, high, key_row, out0, out1, add, p, inverse_p, anchor)
+        else:
+            _key_terms(extended, first, 3, target, start, low, high, key_row, out0, out1, add, p, inverse_p, anchor)
+
+
+@njit(**KERNEL)
+def dropped_products(
     extended: Array,
     low: NDArray[np.int32],
     high: NDArray[np.int16],
-    key_level_rows: int,
+    key_rows: NDArray[np.int64],
     addend0: Array,
     addend1: Array,
     has_addend1: bool,
-    permutation: NDArray[np.int64],
-    rows: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    tables: NDArray[np.int64],
+    factors: Array,
+    first: int,
+    last: int,
     roots: Array,
+    tails: Array,
     primes: Array,
-    special_factors: Array,
-    down: Array,
-    down_ratios: Array,
-    special: Array,
-    quotient: Array,
-    total: Array,
-    row: Array,
     out: Array,
 ) -> None:
-    """out[h] = permuted(addend_h + (sum of digits·key_h)/P). out [2, q rows, N].
+    """out[h, d] = x_d (see `division`) of addend_h + sum of digits·key_h, for dropped primes d from first to last.
 
-    low, high: packed key [key rows, key digits, 2, N], its special rows after `key_level_rows` rows of q.
-    special_factors [special, 2]: (P/p_s)^-1/N mod p_s and over p_s. down [q rows, special]: -(P/p_s)/P mod q_t, and over q_t.
-    Scratch: special [2, special, N], quotient [2, N], total [2, N], row [N].
+    sources, tables, key_rows: row of each dropped prime in `extended`, in the tables and in the key. Addends have rows of q only.
     """
-    q_rows, n = out.shape[1], out.shape[2]
-    specials = special.shape[1]
-    quotient[:] = 0.0
-    for s in range(specials):
-        table = rows[q_rows + s]
-        p, inverse_p = primes[table, 0], primes[table, 1]
-        key = key_level_rows + s
-        _accumulate(extended, q_rows + s, low, high, key, special[0, s], special[1, s], p, inverse_p)
+    for d in range(first, last):
+        row, source = tables[d], sources[d]
+        p, inverse_p, anchor = primes[row, 0], primes[row, 1], primes[row, 2]
+        x0, x1 = out[0, d], out[1, d]
+        back, back_tails = roots[row, 1], tails[row, 1]
+        key_product(extended, source, 0, low, high, key_rows[d], x0, x1, p, inverse_p, anchor)
+        if source < addend0.shape[0]:
+            _add(x0, addend0[source])
+            if has_addend1:
+                _add(x1, addend1[source])
+        inverse(x0, x0, back, back_tails, p, inverse_p, factors[d])
+        inverse(x1, x1, back, back_tails, p, inverse_p, factors[d])
+
+
+@njit(**INLINE)
+def _add(x: Array, y: Array) -> None:
+    for i in range(x.shape[0]):
+        x[i] += y[i]
+
+
+@njit(**KERNEL)
+def switched_rows(
+    extended: Array,
+    low: NDArray[np.int32],
+    high: NDArray[np.int16],
+    addend0: Array,
+    addend1: Array,
+    has_addend1: bool,
+    permutation: NDArray[np.uint32],
+    first: int,
+    last: int,
+    roots: Array,
+    tails: Array,
+    primes: Array,
+    remainders: Array,
+    quotients: tuple[Array, Array],
+    scale: Array,
+    total: Array,
+    out: Array,
+) -> None:
+    """out[h, t] = permuted((addend_h + sum of digits·key_h) divided by the dropped primes), t from first to last.
+
+    remainders [2, rows, N], quotients [2][N], scale [rows]: see `division.divide_row`. Scratch: total [2, N].
+    """
+    for t in range(first, last):
+        p, inverse_p, anchor = primes[t, 0], primes[t, 1], primes[t, 2]
+        x0, x1 = total[0], total[1]
+        key_product(extended, t, 0, low, high, t, x0, x1, p, inverse_p, anchor)
+        _add(x0, addend0[t])
+        if has_addend1:
+            _add(x1, addend1[t])
         for half in range(2):
-            x, u = special[half, s], quotient[half]
-            for i in range(n):
-                x[i] = reduce(x[i], p, inverse_p)
-            inverse(x, roots[table, 2], roots[table, 3], p, inverse_p, special_factors[s, 0], special_factors[s, 1])
-            for i in range(n):
-                x[i] = reduce(x[i], p, inverse_p)
-                u[i] += x[i] * inverse_p
-    # sum_s x_s·(P/p_s) = remainder + u·P with u = rint(sum_s x_s/p_s): u corrects the basis conversion exactly.
-    for half in range(2):
-        for i in range(n):
-            quotient[half, i] = rint(quotient[half, i])
-    for t in range(q_rows):
-        p, inverse_p = primes[t, 0], primes[t, 1]
-        _accumulate(extended, t, low, high, t, total[0], total[1], p, inverse_p)
-        for half in range(2):
-            sums, o, u = total[half], out[half, t], quotient[half]
-            _convert(special[half], 0, specials, down[t], down_ratios[t], p, row)
-            for i in range(n):
-                row[i] += u[i]
-            forward(row, roots[t, 0], roots[t, 1], p)
-            if half == 0:
-                a = addend0[t]
-                for i in range(n):
-                    sums[i] = reduce(sums[i] + row[i] + a[i], p, inverse_p)
-            elif has_addend1:
-                a = addend1[t]
-                for i in range(n):
-                    sums[i] = reduce(sums[i] + row[i] + a[i], p, inverse_p)
-            else:
-                for i in range(n):
-                    sums[i] = reduce(sums[i] + row[i], p, inverse_p)
-            for i in range(n):
+            sums, o = total[half], out[half, t]
+            divide_row(sums, remainders[half, t], quotients[half], scale[t], roots[t, 0], tails[t, 0], p, inverse_p)
+            for i in range(o.shape[0]):
                 o[i] = sums[permutation[i]]
 
 
 @njit(**KERNEL)
 def pack_key_row(
     values: NDArray[np.uint64],
-    permutation: NDArray[np.int64],
+    permutation: NDArray[np.uint32],
     factor: float,
     p: float,
     low: NDArray[np.int32],

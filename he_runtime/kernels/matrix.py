@@ -1,44 +1,170 @@
-"""The inner sums of a matrix product: several weighted sums of the same rotated ciphertexts at once.
+"""Weighted sums of rotations: the inner part of a matrix product by baby and giant steps (Halevi and Shoup 2014).
 
-The ciphertexts are read once for all sums, a run of
-coefficients at a time, so that everything else stays in the first cache.
+Rotations and sums stay modulo QP and are divided by P once, at the end (double hoisting: Bossuat, Mouchet, Troncoso-Pastoriza and
+Hubaux 2021), so a baby step costs a product with its key and nothing else. Everything goes by blocks of entries: a rotation
+takes whole aligned blocks to whole blocks (see `automorphism`), so a block of all rotations fits the second cache, where all
+sums read it.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, multiply_constant, reduce
+from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, reduce, settle
+from he_runtime.kernels.key_switch import key_product
 
 Array = NDArray[np.float64]
 
 
-@njit(**KERNEL)
-def weighted_rows(x: Array, words: Array, p: float, inverse_p: float, out: Array) -> None:
-    """out[g] = sum over b of x[b]·words[g, b], reduced, for one prime.
+@njit(**INLINE)
+def _weigh(
+    x: Array,
+    words: Array,
+    b: int,
+    m: int,
+    count: int,
+    start: int,
+    out: Array,
+    p: float,
+    inverse_p: float,
+    anchor: float,
+) -> None:
+    """`count` terms, at most eight, of `weigh`: a constant where this is inlined, so that the sum stays in registers."""
+    stop, final = start + out.shape[0], b + count - 1
+    x0, x1 = x[b, start:stop], x[min(b + 1, final), start:stop]
+    x2, x3 = x[min(b + 2, final), start:stop], x[min(b + 3, final), start:stop]
+    x4, x5 = x[min(b + 4, final), start:stop], x[min(b + 5, final), start:stop]
+    x6, x7 = x[min(b + 6, final), start:stop], x[min(b + 7, final), start:stop]
+    w0, w1, w2, w3 = words[m, b], words[m, min(b + 1, final)], words[m, min(b + 2, final)], words[m, min(b + 3, final)]
+    w4, w5, w6 = words[m, min(b + 4, final)], words[m, min(b + 5, final)], words[m, min(b + 6, final)]
+    w7 = words[m, min(b + 7, final)]
+    for i in range(out.shape[0]):
+        high, low = accumulate(anchor, out[i], x0[i], w0)
+        if count > 1:
+            high, low = accumulate(high, low, x1[i], w1)
+        if count > 2:
+            high, low = accumulate(high, low, x2[i], w2)
+            high, low = accumulate(high, low, x3[i], w3)
+        if count > 4:
+            high, low = accumulate(high, low, x4[i], w4)
+            high, low = accumulate(high, low, x5[i], w5)
+            high, low = accumulate(high, low, x6[i], w6)
+            high, low = accumulate(high, low, x7[i], w7)
+        out[i] = settle(high, low, anchor, p, inverse_p)
 
-    x: [terms, N], terms a multiple of four; words: compact plaintexts [sums, terms, M], each word for a run of N/M entries;
-    out: [sums, N]. Up to 64 products of about p each are exact in between. Four at a time, because the sum is then loaded and
-    stored once for four products.
+
+@njit(**KERNEL)
+def weigh(
+    x: Array, words: Array, first_word: int, run: int, out: Array, p: float, inverse_p: float, anchor: float
+) -> None:
+    """out += sum over b of x[b]·words[first_word + i // run, b]. x [terms, length], words [M, terms], out [length]."""
+    terms = x.shape[0]
+    for m in range(out.shape[0] // run):
+        o = out[m * run : (m + 1) * run]
+        b = 0
+        while terms - b >= 8:
+            _weigh(x, words, b, first_word + m, 8, m * run, o, p, inverse_p, anchor)
+            b += 8
+        if terms - b >= 4:
+            _weigh(x, words, b, first_word + m, 4, m * run, o, p, inverse_p, anchor)
+            b += 4
+        if terms - b >= 2:
+            _weigh(x, words, b, first_word + m, 2, m * run, o, p, inverse_p, anchor)
+            b += 2
+        if terms - b >= 1:
+            _weigh(x, words, b, first_word + m, 1, m * run, o, p, inverse_p, anchor)
+
+
+@njit(**KERNEL)
+def rotated_sums(
+    part0: Array,
+    part1: Array,
+    extended: Array,
+    low: tuple[NDArray[np.int32], ...],
+    high: tuple[NDArray[np.int16], ...],
+    key_level_rows: NDArray[np.int64],
+    permutations: NDArray[np.uint32],
+    words: tuple[Array, ...],
+    first: int,
+    last: int,
+    rows: NDArray[np.int64],
+    primes: Array,
+    rotated: Array,
+    product: Array,
+    sums: Array,
+) -> None:
+    """sums[g] += sum over b of words[g, b] times the ciphertext rotated by baby step b, for QP rows first to last.
+
+    part0, part1: the ciphertext [rows of q, N]; extended: its digits. Step 0 is no rotation; steps 1, 2, ... have the keys
+    low, high with `key_level_rows` rows of q and the permutations [steps-1, N]. words: for each output [QP rows, sums, M, steps];
+    sums [sums of all outputs, 2, QP rows, N]. Scratch: product [2, block], rotated [2, steps, block and padding].
     """
-    run = x.shape[1] // words.shape[2]
-    for m in range(words.shape[2]):
-        start, stop = m * run, (m + 1) * run
-        for g in range(words.shape[0]):
-            o = out[g, start:stop]
-            for b in range(0, x.shape[0], 4):
-                x0, x1, x2, x3 = x[b, start:stop], x[b + 1, start:stop], x[b + 2, start:stop], x[b + 3, start:stop]
-                v0, v1, v2, v3 = words[g, b, m], words[g, b + 1, m], words[g, b + 2, m], words[g, b + 3, m]
-                r0, r1, r2, r3 = v0 * inverse_p, v1 * inverse_p, v2 * inverse_p, v3 * inverse_p
-                if b == 0:
-                    for i in range(run):
-                        first = multiply_constant(x0[i], v0, r0, p) + multiply_constant(x1[i], v1, r1, p)
-                        second = multiply_constant(x2[i], v2, r2, p) + multiply_constant(x3[i], v3, r3, p)
-                        o[i] = first + second
-                else:
-                    for i in range(run):
-                        first = multiply_constant(x0[i], v0, r0, p) + multiply_constant(x1[i], v1, r1, p)
-                        second = multiply_constant(x2[i], v2, r2, p) + multiply_constant(x3[i], v3, r3, p)
-                        o[i] += first + second
-            for i in range(run):
-                o[i] = reduce(o[i], p, inverse_p)
+    q_rows, n, block = part0.shape[0], part0.shape[1], product.shape[1]
+    for r in range(first, last):
+        row = rows[r]
+        p, inverse_p, anchor = primes[row, 0], primes[row, 1], primes[row, 2]
+        for start in range(0, n, block):
+            if r < q_rows:
+                rotated[0, 0, :block] = part0[r, start : start + block]
+                rotated[1, 0, :block] = part1[r, start : start + block]
+            else:
+                rotated[:, 0] = 0.0  # the ciphertext times P
+            for b in range(1, rotated.shape[1]):
+                permutation = permutations[b - 1, start : start + block]
+                source = int(permutation[0]) // block * block
+                key_row = r if r < q_rows else key_level_rows[b - 1] + r - q_rows
+                key_product(
+                    extended, r, source, low[b - 1], high[b - 1], key_row, product[0], product[1], p, inverse_p, anchor
+                )
+                if r < q_rows:
+                    own, x = part0[r, source : source + block], product[0]
+                    for i in range(block):
+                        x[i] += own[i]
+                for half in range(2):
+                    x, o = product[half], rotated[half, b]
+                    for i in range(block):
+                        o[i] = x[permutation[i] - source]
+            place = 0
+            for output in words:
+                run = min(n // output.shape[2], block)
+                word = start * output.shape[2] // n
+                for g in range(output.shape[1]):
+                    for half in range(2):
+                        out = sums[place + g, half, r, start : start + block]
+                        weigh(rotated[half], output[r, g], word, run, out, p, inverse_p, anchor)
+                place += output.shape[1]
+
+
+@njit(**KERNEL)
+def turned_rows(
+    part0: Array,
+    extended: Array,
+    low: NDArray[np.int32],
+    high: NDArray[np.int16],
+    key_level_rows: int,
+    q_rows: int,
+    permutation: NDArray[np.uint32],
+    addend: Array,
+    first: int,
+    last: int,
+    rows: NDArray[np.int64],
+    primes: Array,
+    product: Array,
+    out: Array,
+) -> None:
+    """out = addend + a rotation modulo QP, for rows first to last: the giant step of Horner's rule.
+
+    part0 [QP rows, N]; extended: digits of the other part divided by P. addend, out [2, QP rows, N]. Scratch: product [2, N].
+    """
+    for r in range(first, last):
+        row = rows[r]
+        p, inverse_p, anchor = primes[row, 0], primes[row, 1], primes[row, 2]
+        key_row = r if r < q_rows else key_level_rows + r - q_rows
+        key_product(extended, r, 0, low, high, key_row, product[0], product[1], p, inverse_p, anchor)
+        own, x = part0[r], product[0]
+        for i in range(x.shape[0]):
+            x[i] += own[i]
+        for half in range(2):
+            x, more, o = product[half], addend[half, r], out[half, r]
+            for i in range(x.shape[0]):
+                o[i] = reduce(x[permutation[i]] + more[i], p, inverse_p)

@@ -35,10 +35,9 @@ class Worker:
     def __init__(self, plan: Plan, threads: int, cancelled: Any, cache_directory: Path | None = None) -> None:
         self.plan = plan
         self.client_plan = plan.client_plan()
-        self.threads = threads
         self.cancelled = cancelled
         self.binding = Binding(plan.parameters, plan.digest)
-        self.engine = NumbaEngine(plan.parameters)
+        self.engine = NumbaEngine(plan.parameters, threads)
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
         self.constants = constants_of(plan, self.engine, cache_directory)
@@ -86,7 +85,6 @@ class Worker:
             engine,
             self.constants[bucket],
             ciphertexts,
-            threads=self.threads,
             on_progress=report,
             cancelled=self.cancelled,
         )

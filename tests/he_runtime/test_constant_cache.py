@@ -80,7 +80,7 @@ def test_a_damaged_file_is_encoded_again_and_replaced(
         path.write_bytes(good[:-64] if where == "short" else flipped(flip[where]))
     assert path.read_bytes() != good
     with pytest.raises(CacheError):
-        constant_cache.read(path, constant_cache._digest(plan), {})
+        constant_cache.read(path, constant_cache._digest(plan), {}, plan.parameters)
     assert_same(constants_of(plan, engine, tmp_path), encoded)
     assert path.read_bytes() == good
 

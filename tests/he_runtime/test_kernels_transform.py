@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
 from he_runtime.kernels.seeds import expand_uniform
-from he_runtime.kernels.transform import TransformTables, automorphism, forward, inverse, make_tables, smallest_root
+from he_runtime.kernels.transform import TransformTables, automorphism, make_tables, smallest_root
 from he_runtime.primes import primes_below, primes_nearest
 
 DEGREE = 64
@@ -18,7 +18,7 @@ TABLES = make_tables(PRIMES, DEGREE)
 
 def transform(values: list[int], row: int, tables: TransformTables = TABLES) -> np.ndarray:
     x = np.array(values, np.float64)
-    forward(x, tables.roots[row, 0], tables.roots[row, 1], tables.primes[row, 0])
+    tables.forward(x, row)
     return x
 
 
@@ -33,7 +33,7 @@ def evaluate(values: list[int], point: int, p: int) -> int:
     return total
 
 
-@pytest.mark.parametrize("degree", [16, 32, 64, 128])
+@pytest.mark.parametrize("degree", [16, 32, 64, 128, 512, 1024, 2048])
 @pytest.mark.parametrize("bits", [36, 45])
 def test_forward_evaluates_at_bit_reversed_odd_powers_of_the_smallest_root(degree: int, bits: int) -> None:
     (p,) = primes_below(bits, degree, 1)
@@ -56,9 +56,7 @@ residues = st.lists(st.integers(0, 2**45), min_size=DEGREE, max_size=DEGREE)
 def test_inverse_undoes_forward_exactly(values: list[int], row: int) -> None:
     p = PRIMES[row]
     x = transform([v % p for v in values], row)
-    factor = float(centred(pow(DEGREE, -1, p), p))
-    _, _, back, ratios = TABLES.roots[row]
-    inverse(x, back, ratios, *TABLES.primes[row], factor, factor / p)
+    TABLES.inverse(x, row, centred(pow(DEGREE, -1, p), p))
     assert [int(v) % p for v in x] == [v % p for v in values]
     assert np.abs(x).max() <= p
 
@@ -111,7 +109,7 @@ def test_automorphism_permutes_as_substitution(exponent: int) -> None:
 def encode(values: np.ndarray, scale: float) -> np.ndarray:
     polynomial = coefficients(values, scale, encoding_positions(len(values)))
     out = np.empty((len(PRIMES), 2 * len(values)))
-    to_residues(polynomial, TABLES.roots, TABLES.primes, out)
+    to_residues(polynomial, TABLES.roots, TABLES.tails, TABLES.primes, np.arange(len(PRIMES)), out)
     return out
 
 

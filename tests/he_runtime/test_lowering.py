@@ -29,7 +29,7 @@ def simulate(plan: Plan, bucket: int, text, *, noise: bool = False) -> np.ndarra
         name: engine.encrypt(slots, program.inputs[name].level, plan.parameters.scale)
         for name, slots in client.pack(bucket, text).items()
     }
-    outputs = run(program, engine, encode_constants(program, engine), inputs, threads=2)
+    outputs = run(program, engine, encode_constants(program, engine), inputs)
     assert outputs["logits"].level == 0
     assert outputs["logits"].scale == pytest.approx(program.outputs["logits"].scale, rel=1e-12)
     return client.unpack(bucket, outputs["logits"].slots)
@@ -75,7 +75,7 @@ def test_wide_values_compute_the_same_with_a_level_a_layer_less(
 
 
 def test_the_planner_takes_the_cheapest_and_tries_wide_values_only_for_a_smaller_ring() -> None:
-    deep = plan_weights(random_weights(4, 16, 2, 64, softmax="linear"), (4,), logit_range=50.0, model_digest="test")
+    deep = plan_weights(random_weights(5, 16, 2, 64, softmax="linear"), (4,), logit_range=50.0, model_digest="test")
     shallow = plan_weights(random_weights(2, 16, 2, 64), (4,), logit_range=50.0, model_digest="test")
     for plan in (deep, shallow):
         costs = {a.name: sum(a.milliseconds.values()) for a in plan.alternatives if a.milliseconds}

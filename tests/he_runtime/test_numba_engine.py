@@ -16,7 +16,7 @@ from he_runtime.engines.numba_engine import NumbaCiphertext, NumbaEngine
 from he_runtime.errors import KeyMissingError, PlanError
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.seeds import expand_uniform
-from he_runtime.kernels.transform import automorphism, forward, inverse, make_tables
+from he_runtime.kernels.transform import automorphism, make_tables
 from he_runtime.parameters import make_parameters
 from he_runtime.program import RELINEARISATION, galois_element
 
@@ -41,7 +41,7 @@ def to_rows(coefficients: list[int], rows: range) -> np.ndarray:
     out = np.empty((len(rows), DEGREE))
     for k, row in enumerate(rows):
         out[k] = [centred(c, PRIMES[row]) for c in coefficients]
-        forward(out[k], TABLES.roots[row, 0], TABLES.roots[row, 1], TABLES.primes[row, 0])
+        TABLES.forward(out[k], row)
     return canonical(out, rows)
 
 
@@ -82,8 +82,7 @@ class Client:
         for t in range(count):
             p = PRIMES[t]
             x = phase[t].astype(np.float64)
-            factor = float(centred(pow(DEGREE, -1, p), p))
-            inverse(x, TABLES.roots[t, 2], TABLES.roots[t, 3], *TABLES.primes[t], factor, factor / p)
+            TABLES.inverse(x, t, centred(pow(DEGREE, -1, p), p))
             cofactor = modulus // p
             total += x.astype(np.int64).astype(object) * (cofactor * pow(cofactor, -1, p))
         total %= modulus
@@ -244,6 +243,28 @@ def test_threads_get_the_answers_of_one(setting: Setting) -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(work, ciphertexts))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_rows_shared_out_to_threads_give_the_same_residues(setting: Setting, threads: int) -> None:
+    a, b = setting.encrypt(values(0)), setting.encrypt(values(1))
+    table = np.random.default_rng(3).normal(size=(3, 3, 16))
+
+    def results(of: NumbaEngine) -> list[np.ndarray]:
+        ciphertexts = [
+            *of.rotate(a, [1, 3]),
+            of.rescale(of.product_sum([a, b, a], [b, b, a])),
+            of.multiply([a], [b]),
+            of.add(a, b),
+            of.combine(a, b, 1),
+            of.weighted_sum([a, b], [of.encode(table[0, 0], LEVEL, SCALE)] * 2),
+            of.add_plain(a, of.encode(table[0, 0], LEVEL, SCALE)),
+            *of.linear_transforms([a], [[of.encode_table(table, LEVEL, SCALE)]], (0, 1, 2), 3),
+        ]
+        return [of.to_rows(ciphertext) for ciphertext in ciphertexts]
+
+    for one, several in zip(results(setting.engine), results(setting.engine.with_threads(threads)), strict=True):
+        assert np.array_equal(one, several)
 
 
 def test_missing_and_short_keys_are_named(setting: Setting) -> None:

@@ -1,12 +1,18 @@
 import json
+import math
 
 import pytest
 
 from he_runtime.errors import ParameterError
 from he_runtime.parameters import (
+    KEY_SWITCH_MARGIN_BITS,
     MAXIMUM_MODULUS_BITS_128,
     RING_DEGREES,
+    SCALE_BIT_PRICE,
+    SHAPES,
+    ChainShape,
     Parameters,
+    cheapest_chain,
     levels_offered,
     make_parameters,
     smallest_parameters,
@@ -24,17 +30,16 @@ def test_the_longest_chain_is_within_the_table_and_one_prime_more_is_not(ring_de
 
 
 def test_868_bits_are_accepted_at_32768_and_869_are_refused() -> None:
-    # 45 + 45k + ... built from exact bit lengths: 19 scale primes and 4 large ones leave room for one small prime.
-    base = make_parameters(32768, 18)
-    used = 3 * 45 + 45 + 18 * 36
-    for last_bits, accepted in ((868 - used, True), (868 - used + 1, False)):
-        last = primes_below(last_bits, 32768, 1, base.all_primes)[0]
+    # Built from exact bit lengths: 18 scale primes and 4 large ones leave room for one prime of 40 bits.
+    first, *special = primes_below(45, 32768, 4)
+    primes = (first, *primes_nearest(36, 32768, 18))
+    for last_bits, accepted in ((40, True), (41, False)):
+        chain = (*primes, *primes_below(last_bits, 32768, 1))
         if accepted:
-            chain = Parameters(32768, (*base.primes, last), base.special_primes, 3, 36)
-            assert 867 < chain.modulus_bits <= 868
+            assert 867 < Parameters(32768, chain, tuple(special), 3, 36).modulus_bits <= 868
         else:
             with pytest.raises(ParameterError, match="allows 868"):
-                Parameters(32768, (*base.primes, last), base.special_primes, 3, 36)
+                Parameters(32768, chain, tuple(special), 3, 36)
 
 
 def test_seals_looser_limit_is_refused() -> None:
@@ -47,8 +52,8 @@ def test_seals_looser_limit_is_refused() -> None:
 def test_refusals_name_what_was_needed_and_what_was_offered() -> None:
     parameters, refusals = smallest_parameters(14, 256)
     assert parameters.ring_degree == 32768
-    assert "needs 14 levels, N=16384 offers 8" in refusals[-1]
-    with pytest.raises(ParameterError, match="needs 60 levels, N=65536 offers 44"):
+    assert "needs 14 levels, N=16384 offers 9" in refusals[-1]
+    with pytest.raises(ParameterError, match="needs 60 levels, N=65536 offers 48"):
         smallest_parameters(60, 256)
     with pytest.raises(ParameterError, match="needs 65536 slots"):
         smallest_parameters(2, 65536)
@@ -79,3 +84,23 @@ def test_primes_admit_a_transform() -> None:
     assert not is_prime(3215031751)  # a strong pseudoprime to bases 2, 3, 5, 7
     nearest = primes_nearest(36, 4096, 8)
     assert max(abs(prime / 2**36 - 1) for prime in nearest) < 2**-16
+
+
+@pytest.mark.parametrize("levels", range(1, 23))
+def test_the_chosen_chain_has_the_smallest_keys_that_fit(levels: int) -> None:
+    bound = MAXIMUM_MODULUS_BITS_128[32768]
+    chosen = cheapest_chain(32768, levels)
+    # Scale primes lie on both sides of their power of two.
+    assert make_parameters(32768, levels).modulus_bits <= chosen.modulus_bits(levels) + 1e-3 <= bound + 1e-3
+    for shape in SHAPES:
+        if shape.modulus_bits(levels) <= bound:
+            gained_bits = chosen.scale_bits - shape.scale_bits
+            assert chosen.key_rows(levels) <= shape.key_rows(levels) * SCALE_BIT_PRICE**gained_bits * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_special_primes_are_as_large_as_the_digits_need_and_no_larger(shape: ChainShape) -> None:
+    parameters = make_parameters(2048, 9, insecure_test=True, shape=shape)
+    largest = max(math.log2(math.prod(digit)) for digit in parameters.digits(9))
+    special = math.log2(math.prod(parameters.special_primes))
+    assert largest + KEY_SWITCH_MARGIN_BITS - 0.5 <= special <= largest + KEY_SWITCH_MARGIN_BITS + 0.5
