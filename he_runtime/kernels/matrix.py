@@ -10,69 +10,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, reduce, settle
+from he_runtime.kernels.arithmetic import KERNEL, reduce
 from he_runtime.kernels.key_switch import key_product
+from he_runtime.kernels.weighing import weigh
 
 Array = NDArray[np.float64]
-
-
-@njit(**INLINE)
-def _weigh(
-    x: Array,
-    words: Array,
-    b: int,
-    m: int,
-    count: int,
-    start: int,
-    out: Array,
-    p: float,
-    inverse_p: float,
-    anchor: float,
-) -> None:
-    """`count` terms, at most eight, of `weigh`: a constant where this is inlined, so that the sum stays in registers."""
-    stop, final = start + out.shape[0], b + count - 1
-    x0, x1 = x[b, start:stop], x[min(b + 1, final), start:stop]
-    x2, x3 = x[min(b + 2, final), start:stop], x[min(b + 3, final), start:stop]
-    x4, x5 = x[min(b + 4, final), start:stop], x[min(b + 5, final), start:stop]
-    x6, x7 = x[min(b + 6, final), start:stop], x[min(b + 7, final), start:stop]
-    w0, w1, w2, w3 = words[m, b], words[m, min(b + 1, final)], words[m, min(b + 2, final)], words[m, min(b + 3, final)]
-    w4, w5, w6 = words[m, min(b + 4, final)], words[m, min(b + 5, final)], words[m, min(b + 6, final)]
-    w7 = words[m, min(b + 7, final)]
-    for i in range(out.shape[0]):
-        high, low = accumulate(anchor, out[i], x0[i], w0)
-        if count > 1:
-            high, low = accumulate(high, low, x1[i], w1)
-        if count > 2:
-            high, low = accumulate(high, low, x2[i], w2)
-            high, low = accumulate(high, low, x3[i], w3)
-        if count > 4:
-            high, low = accumulate(high, low, x4[i], w4)
-            high, low = accumulate(high, low, x5[i], w5)
-            high, low = accumulate(high, low, x6[i], w6)
-            high, low = accumulate(high, low, x7[i], w7)
-        out[i] = settle(high, low, anchor, p, inverse_p)
-
-
-@njit(**KERNEL)
-def weigh(
-    x: Array, words: Array, first_word: int, run: int, out: Array, p: float, inverse_p: float, anchor: float
-) -> None:
-    """out += sum over b of x[b]·words[first_word + i // run, b]. x [terms, length], words [M, terms], out [length]."""
-    terms = x.shape[0]
-    for m in range(out.shape[0] // run):
-        o = out[m * run : (m + 1) * run]
-        b = 0
-        while terms - b >= 8:
-            _weigh(x, words, b, first_word + m, 8, m * run, o, p, inverse_p, anchor)
-            b += 8
-        if terms - b >= 4:
-            _weigh(x, words, b, first_word + m, 4, m * run, o, p, inverse_p, anchor)
-            b += 4
-        if terms - b >= 2:
-            _weigh(x, words, b, first_word + m, 2, m * run, o, p, inverse_p, anchor)
-            b += 2
-        if terms - b >= 1:
-            _weigh(x, words, b, first_word + m, 1, m * run, o, p, inverse_p, anchor)
 
 
 @njit(**KERNEL)
@@ -100,6 +42,8 @@ def rotated_sums(
     sums [sums of all outputs, 2, QP rows, N]. Scratch: product [2, block], rotated [2, steps, block and padding].
     """
     q_rows, n, block = part0.shape[0], part0.shape[1], product.shape[1]
+    step = rotated.shape[2]
+    babies = rotated.reshape(2, rotated.shape[1] * step)
     for r in range(first, last):
         row = rows[r]
         p, inverse_p, anchor = primes[row, 0], primes[row, 1], primes[row, 2]
@@ -131,7 +75,7 @@ def rotated_sums(
                 for g in range(output.shape[1]):
                     for half in range(2):
                         out = sums[place + g, half, r, start : start + block]
-                        weigh(rotated[half], output[r, g], word, run, out, p, inverse_p, anchor)
+                        weigh(babies[half], step, output[r, g], word, run, out, p, inverse_p, anchor)
                 place += output.shape[1]
 
 

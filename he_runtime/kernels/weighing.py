@@ -1,0 +1,145 @@
+"""Weighted sums of many rows: for each run of entries that share their weights, sum over b of x[b]·w[b] modulo p.
+
+The sum runs innermost, with its parts in registers; a compiler vectorises innermost loops only, and the entries that would be
+its lanes lie one loop further out. So the vectors are written out, in portable LLVM IR: four of eight entries at a time, which
+hides the latency of the multiply-adds. Plain loops took twice the time, a fifth of a whole query.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from he_runtime.kernels.arithmetic import KERNEL, accumulate, settle
+
+Array = NDArray[np.float64]
+
+LANES = 8
+
+
+def _make_weigh_vectors(count: int) -> Callable[..., None]:
+    """The kernel for `count` vectors side by side."""
+
+    @intrinsic
+    def weigh_vectors(
+        typing_context: Any,  # noqa: ARG001
+        x: Any,
+        x_start: Any,  # noqa: ARG001
+        x_step: Any,  # noqa: ARG001
+        words: Any,
+        words_start: Any,  # noqa: ARG001
+        terms: Any,  # noqa: ARG001
+        out: Any,
+        out_start: Any,  # noqa: ARG001
+        p: Any,  # noqa: ARG001
+        inverse_p: Any,  # noqa: ARG001
+        anchor: Any,  # noqa: ARG001
+    ) -> Any:
+        """out[out_start + i] += sum over b < terms of x[x_start + b·x_step + i]·words[words_start + b], settled: i < 8·count.
+
+        All arrays are contiguous float64 of one dimension. The sums are those of `accumulate` and `settle`.
+        """
+        index = types.intp
+        signature = types.void(
+            x, index, index, words, index, index, out, index, types.float64, types.float64, types.float64
+        )
+        return signature, _generate(count)
+
+    return weigh_vectors  # type: ignore[no-any-return]
+
+
+def _generate(count: int) -> Callable[..., Any]:
+    vector = ir.VectorType(ir.DoubleType(), LANES)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _, x_start, x_step, _, words_start, terms, _, out_start, p, inverse_p, anchor = arguments
+
+        def data(argument: int) -> Any:
+            return context.make_array(signature.args[argument])(context, builder, arguments[argument]).data
+
+        def splat(value: Any) -> Any:
+            single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+            return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), lanes)
+
+        def place(base: Any, start: Any, k: int) -> Any:
+            address = builder.gep(base, [builder.add(start, ir.Constant(start.type, LANES * k))])
+            return builder.bitcast(address, vector.as_pointer())
+
+        def function(name: str, operands: int) -> Any:
+            kind = ir.FunctionType(vector, [vector] * operands)
+            return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f64")
+
+        fma, nearest = function("fma", 3), function("nearbyint", 1)
+        rows, weights, sums = data(0), data(3), data(6)
+        start = splat(anchor)
+        high = [cgutils.alloca_once_value(builder, start) for _ in range(count)]
+        low = [
+            cgutils.alloca_once_value(builder, builder.load(place(sums, out_start, k), align=8)) for k in range(count)
+        ]
+        with cgutils.for_range(builder, terms) as loop:
+            weight = splat(builder.load(builder.gep(weights, [builder.add(words_start, loop.index)])))
+            row = builder.add(x_start, builder.mul(loop.index, x_step))
+            for k in range(count):
+                value = builder.load(place(rows, row, k), align=8)
+                before = builder.load(high[k])
+                after = builder.call(fma, [value, weight, before])
+                rest = builder.call(fma, [value, weight, builder.fsub(before, after)])
+                builder.store(after, high[k])
+                builder.store(builder.fadd(builder.load(low[k]), rest), low[k])
+        modulus, inverse_modulus = splat(p), splat(inverse_p)
+        for k in range(count):
+            whole = builder.fsub(builder.load(high[k]), start)
+            quotient = builder.call(nearest, [builder.fmul(whole, inverse_modulus)])
+            reduced = builder.call(fma, [builder.fneg(quotient), modulus, whole])
+            settled = builder.fadd(reduced, builder.load(low[k]))
+            builder.store(settled, place(sums, out_start, k), align=8)
+        return context.get_dummy_value()
+
+    return generate
+
+
+_weigh_four = _make_weigh_vectors(4)
+_weigh_one = _make_weigh_vectors(1)
+
+
+@njit(**KERNEL)
+def weigh(
+    x: Array,
+    x_step: int,
+    words: Array,
+    first_word: int,
+    run: int,
+    out: Array,
+    p: float,
+    inverse_p: float,
+    anchor: float,
+) -> None:
+    """out[i] += sum over b of x[b·x_step + i]·words[first_word + i // run, b], settled.
+
+    x: rows of at least len(out) entries, x_step apart; words [M, terms]; run: a power of two that divides len(out).
+    """
+    terms = words.shape[1]
+    weights = words.reshape(words.shape[0] * terms)
+    for m in range(out.shape[0] // run):
+        first = (first_word + m) * terms
+        begin, end = m * run, (m + 1) * run
+        if run % LANES:
+            for i in range(begin, end):
+                high, low = anchor, out[i]
+                for b in range(terms):
+                    high, low = accumulate(high, low, x[b * x_step + i], weights[first + b])
+                out[i] = settle(high, low, anchor, p, inverse_p)
+            continue
+        i = begin
+        while end - i >= 4 * LANES:
+            _weigh_four(x, i, x_step, weights, first, terms, out, i, p, inverse_p, anchor)
+            i += 4 * LANES
+        while end - i >= LANES:
+            _weigh_one(x, i, x_step, weights, first, terms, out, i, p, inverse_p, anchor)
+            i += LANES
