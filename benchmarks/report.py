@@ -15,17 +15,25 @@ def row(name: str, seconds: float, seal_seconds: float | None = None) -> Row:
 
 
 def markdown(title: str, report: Report) -> str:
-    """A table of the rows, then every other figure, then the machine."""
-    columns = list(dict.fromkeys(name for item in report["rows"] for name in item))
-    lines = [f"# {title}", ""]
-    if columns:
-        lines += [_line(columns), _line(["---", *["---:"] * (len(columns) - 1)])]
-        lines += [_line([_shown(item.get(name, "")) for name in columns]) for item in report["rows"]]
-        lines.append("")
+    """A table of the rows, one of every other list of rows, then every other figure, then the machine."""
+    lines = [f"# {title}", "", *_table(report["rows"])]
     figures = {name: value for name, value in report.items() if name not in ("rows", "machine")}
-    lines += [f"- {name}: {_shown(value)}" for name, value in _flat(figures).items()]
+    for name, value in figures.items():
+        if _is_rows(value):
+            lines += [f"## {name}", "", *_table(value)]
+    lines += [f"- {name}: {_shown(value)}" for name, value in _flat(figures).items() if not _is_rows(value)]
     machine = ", ".join(f"{name} {_shown(value)}" for name, value in report["machine"].items())
     return "\n".join([*lines, "", f"Measured on: {machine}", ""])
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _table(rows: list[Row]) -> list[str]:
+    columns = list(dict.fromkeys(name for item in rows for name in item))
+    head = [_line(columns), _line(["---", *["---:"] * (len(columns) - 1)])]
+    return [*head, *(_line([_shown(item.get(name, "")) for name in columns]) for item in rows), ""]
 
 
 def _line(cells: list[str]) -> str:

@@ -1,14 +1,22 @@
 """`thex bench`: figures, measured on the real thing."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.common import JsonOption, bundle_or_shipped, console, error_console, one_line_errors, print_json
 
+if TYPE_CHECKING:
+    from benchmarks.workloads import Workload
+
 app = typer.Typer(no_args_is_help=True, help="Benchmarks.")
 MarkdownOption = Annotated[Path | None, typer.Option(help="Write the report as Markdown to this file too.")]
+BucketOption = Annotated[int, typer.Option(help="Tokens: one of the model's buckets.", min=1)]
+RandomLayersOption = Annotated[
+    int | None, typer.Option(help="So many layers of random weights instead of a bundle.", min=1)
+]
+RandomHiddenOption = Annotated[int, typer.Option(help="Features of a token, with --random-layers.", min=2)]
 BundleOption = Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")]
 
 
@@ -57,20 +65,52 @@ def kernels(
 @app.command("model")
 @one_line_errors
 def model(
-    bucket: Annotated[int, typer.Option(help="Tokens: one of the bundle's buckets.")] = 32,
+    bucket: BucketOption = 32,
     bundle: BundleOption = None,
-    repeats: Annotated[int, typer.Option(help="Timed queries; the median counts.", min=1)] = 3,
+    random_layers: RandomLayersOption = None,
+    random_hidden: RandomHiddenOption = 256,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads of the server; repeatable (1, 2).", min=1)] = None,
+    repeats: Annotated[int, typer.Option(help="Timed queries of a warm server; the median counts.", min=1)] = 3,
     markdown: MarkdownOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A whole query on the evaluator, by stage and operation, beside the planner's estimate; one and two threads."""
+    """A whole query on the server's worker, by stage and operation, beside the planner's estimate."""
     from benchmarks.model import measure
-    from he_runtime.bundle import Bundle
 
-    opened = Bundle.open(bundle_or_shipped(bundle))
-    if bucket not in opened.config.buckets:
-        raise ValueError(f"bucket {bucket} is not one of this bundle's {list(opened.config.buckets)}")
-    _show(f"Model, bucket {bucket}", measure(opened, bucket, repeats=repeats), markdown, as_json)
+    workload = _workload(bundle, random_layers, random_hidden, bucket)
+    report = measure(workload, tuple(threads) if threads else (1, 2), repeats, _notes(as_json))
+    _show(f"{workload.name}, bucket {bucket}", report, markdown, as_json)
+
+
+@app.command("precision")
+@one_line_errors
+def precision(
+    bucket: BucketOption = 32,
+    bundle: BundleOption = None,
+    random_layers: RandomLayersOption = None,
+    random_hidden: RandomHiddenOption = 256,
+    threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
+    markdown: MarkdownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bits of every intermediate value of an encrypted query that are right, by stage and layer, against the simulator."""
+    from benchmarks.precision import measure
+
+    workload = _workload(bundle, random_layers, random_hidden, bucket)
+    report = measure(workload, threads, _notes(as_json))
+    # A table for people has the bits only; JSON has all statistics of both parts.
+    shown = report if as_json else {name: value for name, value in report.items() if name != "stages"}
+    _show(f"Precision of {workload.name}, bucket {bucket}", shown, markdown, as_json)
+
+
+def _workload(bundle: Path | None, random_layers: int | None, random_hidden: int, bucket: int) -> "Workload":
+    from benchmarks.workloads import bundle_workload, random_workload
+
+    if random_layers is None:
+        return bundle_workload(bundle_or_shipped(bundle), bucket)
+    if bundle is not None:
+        raise ValueError("--bundle and --random-layers name two models; give one of them")
+    return random_workload(random_layers, random_hidden, bucket)
 
 
 def _notes(as_json: bool) -> Any:

@@ -22,6 +22,7 @@ def test_markdown_has_every_row_every_figure_and_the_machine() -> None:
     report = {
         "rows": [row("a | b", 0.5, 1.0), row("alone", 0.25)],
         "bytes": {"up": 17},
+        "layers": [{"name": "one", "bits": 20.5}],
         "seconds_per_query": 1.5,
         "machine": {"processor": "X", "flags": ["avx2", "fma"]},
     }
@@ -32,6 +33,12 @@ def test_markdown_has_every_row_every_figure_and_the_machine() -> None:
         "| --- | ---: | ---: | ---: |",
         "| a \\| b | 0.5 | 1 | 2 |",
         "| alone | 0.25 |  |  |",
+        "",
+        "## layers",
+        "",
+        "| name | bits |",
+        "| --- | ---: |",
+        "| one | 20.5 |",
         "",
         "- bytes, up: 17",
         "- seconds_per_query: 1.5",
