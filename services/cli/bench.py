@@ -103,6 +103,24 @@ def precision(
     _show(f"Precision of {workload.name}, bucket {bucket}", shown, markdown, as_json)
 
 
+@app.command("client")
+@one_line_errors
+def client(
+    bucket: Annotated[list[int] | None, typer.Option(help="Buckets to query; repeatable (32).", min=1)] = None,
+    bundle: BundleOption = None,
+    queries: Annotated[int, typer.Option(help="Queries of each bucket, one after the other.", min=1)] = 10,
+    threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
+    markdown: MarkdownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Client to client over loopback TLS: keys, encrypt, decrypt, bytes, memory of both; first query against tenth."""
+    from benchmarks.client import measure
+
+    directory = bundle_or_shipped(bundle)
+    report = measure(directory, tuple(bucket) if bucket else (32,), queries, threads, _notes(as_json))
+    _show(f"Client and server, {directory.name}", report, markdown, as_json)
+
+
 def _workload(bundle: Path | None, random_layers: int | None, random_hidden: int, bucket: int) -> "Workload":
     from benchmarks.workloads import bundle_workload, random_workload
 
