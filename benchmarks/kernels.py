@@ -5,6 +5,7 @@ from collections.abc import Callable
 from benchmarks.encodings import encoding_rows, key_rows
 from benchmarks.key_switching import key_switching_rows
 from benchmarks.machine import machine
+from benchmarks.matrices import matrix_rows
 from benchmarks.products import product_rows
 from benchmarks.report import Report, Row
 from benchmarks.rig import make_rig
@@ -32,7 +33,7 @@ def measure(
         rows += transform_rows(degree, 10 * repeats)
     on_progress(f"keys, N={ring_degree}")
     rig = make_rig(ring_degree, max(primes), with_seal=True)
-    for measured in (key_switching_rows, product_rows, encoding_rows):
+    for measured in (key_switching_rows, product_rows, matrix_rows, encoding_rows):
         for count in primes:
             on_progress(f"{measured.__name__.removesuffix('_rows').replace('_', ' ')}, {count} primes")
             rows += measured(rig, count - 1, repeats)
@@ -44,5 +45,6 @@ def measure(
         alone = make_rig(degree, most, with_seal=False)
         for count in (most, most * 2 // 3, most // 3):
             on_progress(f"ours alone, N={degree}, {count} primes")
-            rows += key_switching_rows(alone, count - 1, repeats) + product_rows(alone, count - 1, repeats)
+            for measured in (key_switching_rows, product_rows, matrix_rows):
+                rows += measured(alone, count - 1, repeats)
     return {"rows": rows, "machine": machine()}

@@ -11,7 +11,7 @@ from benchmarks.machine import machine
 from benchmarks.report import Report
 from benchmarks.simulation import simulated_slots
 from benchmarks.workloads import Workload
-from he_runtime.execution import encode_constants, run
+from he_runtime.execution import run
 from he_runtime.precision import Precision, precision_by_layer, precision_by_stage, stage_results, with_stage_results
 from he_runtime.wire.ciphertexts import read_input_ciphertext
 from services.server.worker import Worker
@@ -33,7 +33,7 @@ def measure(workload: Workload, threads: int = 2, on_progress: Callable[[str], N
         for input_name, value in program.inputs.items():
             fresh = read_input_ciphertext(inputs[input_name], worker.binding, value.level, value.scale)
             ciphertexts[input_name] = engine.from_seeded(fresh.seed, fresh.rows, fresh.scale)
-        outputs = run(program, engine, encode_constants(program, engine), ciphertexts)
+        outputs = run(program, engine, worker.constants[bucket], ciphertexts)
         measured = {
             output: client.decrypt_rows(engine.to_rows(ciphertext), engine.scale(ciphertext))
             for output, ciphertext in outputs.items()

@@ -7,7 +7,7 @@ from benchmarks.report import Row, row
 from benchmarks.timing import taking_turns
 from he_runtime.engines.numba_engine import NumbaEngine
 from he_runtime.kernels.arithmetic import centred
-from he_runtime.kernels.transform import TransformTables, forward, inverse, make_tables
+from he_runtime.kernels.transform import TransformTables, make_tables
 from he_runtime.parameters import make_parameters
 from he_runtime.seal import SealClient, SealOperations
 
@@ -46,13 +46,12 @@ def forward_rows(parts: NDArray[np.float64], tables: TransformTables) -> None:
     """Transform coefficients [parts, primes, N] in place."""
     for part in parts:
         for index, values in enumerate(part):
-            forward(values, tables.roots[index, 0], tables.roots[index, 1], tables.primes[index, 0])
+            tables.forward(values, index)
 
 
 def inverse_rows(parts: NDArray[np.float64], tables: TransformTables) -> None:
     """Transform [parts, primes, N] back in place."""
     for part in parts:
         for index, values in enumerate(part):
-            p, inverse_p = tables.primes[index]
-            factor = centred(pow(len(values), -1, int(p)), int(p))
-            inverse(values, tables.roots[index, 2], tables.roots[index, 3], p, inverse_p, factor, factor / p)
+            prime = int(tables.primes[index, 0])
+            tables.inverse(values, index, centred(pow(len(values), -1, prime), prime))
