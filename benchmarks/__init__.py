@@ -1,1 +1,1 @@
-"""Every speed figure that the README quotes: `thex bench kernels`, `thex bench agreement`."""
+"""Every speed figure that the README quotes: `thex bench`; see benchmarks/README.md for how to rerun and read them."""

@@ -1,78 +1,50 @@
-"""Operations of the numba engine beside SEAL's, alternating in one run, one thread each; medians."""
+"""Operations of the numba engine beside SEAL's, taking turns in one run, one thread each; medians."""
 
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
-
+from benchmarks.encodings import encoding_rows, key_rows
+from benchmarks.key_switching import key_switching_rows
 from benchmarks.machine import machine
-from he_runtime.client_keys import make_evaluation_keys
-from he_runtime.engines.numba_engine import NumbaEngine
-from he_runtime.engines.seal_engine import SealEngine
-from he_runtime.parameters import make_parameters
-from he_runtime.program import RELINEARISATION, galois_element
-from he_runtime.seal import SealClient
+from benchmarks.matrices import matrix_rows
+from benchmarks.products import product_rows
+from benchmarks.report import Report, Row
+from benchmarks.rig import make_rig
+from benchmarks.transforms import transform_rows
+from he_runtime.allocation import keep_freed_memory
+from he_runtime.parameters import RING_DEGREES, levels_offered
 
-STEPS = (5, 6, 7, 8, 9, 10, 11, 12)
-Pair = tuple[str, Callable[[], Any], Callable[[], Any], int]
-"""Name, our call, SEAL's call, and how many operations our call does."""
+PRIMES = (20, 10, 5)
+LARGEST_ALONE = 34  # primes at N=65536: a program of four layers; the ring offers more, with keys of gigabytes
 
 
-def measure(ring_degree: int = 32768, primes: tuple[int, ...] = (15, 10), repeats: int = 9) -> dict[str, object]:
-    """`rows` of name, seconds, seal_seconds and ratio; and the `machine`."""
-    parameters = make_parameters(ring_degree, max(primes) - 1)
-    client = SealClient(parameters)
-    secret = client.generate_secret_key()
-    engine, seal = NumbaEngine(parameters), SealEngine(client, secret, STEPS[:1])
-    engine.warm_up()
-    wanted = {RELINEARISATION: parameters.maximum_level}
-    wanted.update({galois_element(step, parameters): parameters.maximum_level for step in STEPS})
-    for key in make_evaluation_keys(client, secret, wanted):
-        engine.load_key(key.galois_element, key.level, key.digits)
-    slots = np.random.default_rng(0).normal(size=parameters.slots)
-    fresh = client.encrypt(secret, slots, parameters.maximum_level, parameters.scale)
-    if fresh.seed is None:
-        raise RuntimeError("SEAL gave an encryption without a seed")
-    top = engine.from_seeded(fresh.seed, fresh.rows[0], parameters.scale)
-    rows: list[dict[str, object]] = []
-    for count in primes:
-        for name, ours, theirs, operations in _pairs(engine, seal, top, slots, count - 1):
-            seconds, seal_seconds = _alternate(ours, theirs, repeats)
-            rows.append(
-                {
-                    "name": f"{name}, N={ring_degree}, {count} primes",
-                    "seconds": seconds / operations,
-                    "seal_seconds": seal_seconds,
-                    "ratio": seal_seconds * operations / seconds,
-                }
-            )
+def measure(
+    ring_degree: int = 32768,
+    primes: tuple[int, ...] = PRIMES,
+    repeats: int = 9,
+    *,
+    every_ring: bool = True,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """`rows` beside SEAL at `ring_degree`; with `every_ring` transforms at all rings, and ours alone at 16384 and 65536."""
+    keep_freed_memory()  # as the worker does; SEAL keeps its own
+    rows: list[Row] = []
+    for degree in RING_DEGREES if every_ring else (ring_degree,):
+        on_progress(f"transforms, N={degree}")
+        rows += transform_rows(degree, 10 * repeats)
+    on_progress(f"keys, N={ring_degree}")
+    rig = make_rig(ring_degree, max(primes), with_seal=True)
+    for measured in (key_switching_rows, product_rows, matrix_rows, encoding_rows):
+        for count in primes:
+            on_progress(f"{measured.__name__.removesuffix('_rows').replace('_', ' ')}, {count} primes")
+            rows += measured(rig, count - 1, repeats)
+    rows += key_rows(rig, repeats)
+    del rig
+    for degree in (16384, 65536) if every_ring else ():
+        most = min(levels_offered(degree) + 1, LARGEST_ALONE)
+        on_progress(f"keys, N={degree}")
+        alone = make_rig(degree, most, with_seal=False)
+        for count in (most, most * 2 // 3, most // 3):
+            on_progress(f"ours alone, N={degree}, {count} primes")
+            for measured in (key_switching_rows, product_rows, matrix_rows):
+                rows += measured(alone, count - 1, repeats)
     return {"rows": rows, "machine": machine()}
-
-
-def _pairs(engine: NumbaEngine, seal: SealEngine, top: Any, slots: Any, level: int) -> list[Pair]:
-    scale = engine.parameters.scale
-    a = engine.drop(top, level)
-    b = seal.from_rows(engine.to_rows(a), scale)
-    weights, seal_weights = engine.encode(slots, level, scale), seal.encode(slots, level, scale)
-    return [
-        ("rotation", lambda: engine.rotate(a, STEPS[:1]), lambda: seal.rotate(b, STEPS[:1]), 1),
-        ("rotation, 8 sharing", lambda: engine.rotate(a, STEPS), lambda: seal.rotate(b, STEPS[:1]), len(STEPS)),
-        ("ct x ct, relinearised", lambda: engine.product_sum([a], [a]), lambda: seal.product_sum([b], [b]), 1),
-        ("rescale", lambda: engine.rescale(a), lambda: seal.rescale(b), 1),
-        ("ct x pt", lambda: engine.weighted_sum([a], [weights]), lambda: seal.weighted_sum([b], [seal_weights]), 1),
-        ("encode", lambda: engine.encode(slots, level, scale), lambda: seal.encode(slots, level, scale), 1),
-    ]
-
-
-def _alternate(first: Callable[[], Any], second: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    first()
-    second()
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
-        for call, collected in zip((first, second), times, strict=True):
-            started = time.thread_time()
-            call()
-            collected.append(time.thread_time() - started)
-    return statistics.median(times[0]), statistics.median(times[1])

@@ -2,12 +2,15 @@
 
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+MATTERING_FLAGS = ("avx2", "fma", "avx512f", "avx512ifma")
+MATTERING_PACKAGES = ("numpy", "numba", "tenseal")
 
 
 def machine() -> dict[str, object]:
-    """Processor, its vector extensions that matter here, cores and versions."""
+    """Processor, its vector extensions that matter here, cores, load, memory in bytes, and versions."""
     processor, flags = platform.processor(), ""
     with Path("/proc/cpuinfo").open() as file:
         for line in file:
@@ -19,8 +22,18 @@ def machine() -> dict[str, object]:
                 break
     return {
         "processor": processor,
-        "vector_extensions": [name for name in ("avx2", "fma", "avx512f", "avx512ifma") if name in flags.split()],
+        "flags": [name for name in MATTERING_FLAGS if name in flags.split()],
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("numba", "numpy", "tenseal")},
+        **{name: _version(name) for name in MATTERING_PACKAGES},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,121 +1,138 @@
-"""A whole query on the evaluator: seconds by stage beside the planner's estimate, and by kind of operation."""
+"""A whole query on the server's worker: seconds by threads, by stage and by kind of operation beside the planner's estimate.
+
+The worker is this process; the client is another. Keys, query and answer pass between them as on the wire.
+"""
 
 import statistics
+import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
+from benchmarks.client_process import ClientProcess
 from benchmarks.machine import machine
+from benchmarks.memory import peak_bytes
+from benchmarks.report import Report, Row, row
+from benchmarks.simulation import simulated_logits
+from benchmarks.workloads import Workload
 from he_runtime.allocation import keep_freed_memory
-from he_runtime.bundle import Bundle
-from he_runtime.client_keys import make_evaluation_keys
-from he_runtime.cost import stage_costs
-from he_runtime.engines.numba_engine import NumbaEngine
-from he_runtime.execution import encode_constants, run
+from he_runtime.cost import operation_milliseconds
+from he_runtime.execution import run
 from he_runtime.plain_model import logits as plain_logits
-from he_runtime.plan import plan_bundle
-from he_runtime.seal import SealClient
-from he_runtime.wire.sizes import evaluation_key_bytes, input_ciphertext_bytes
+from he_runtime.program import Program
+from he_runtime.wire.ciphertexts import read_input_ciphertext
+from services.server.worker import Worker
+
+KEY_SET = "benchmark"
+NO_PIPE = cast("Any", SimpleNamespace(send=lambda _: None))  # where the worker reports its progress
 
 
-class TimedEngine:
-    """An engine that notes how long each of its calls took on the thread that made it."""
+def measure(
+    workload: Workload,
+    threads: tuple[int, ...] = (1, 2),
+    repeats: int = 3,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """`rows`, `seconds_per_query` of the fastest number of threads, errors, bytes and peak memory.
 
-    def __init__(self, engine: NumbaEngine) -> None:
-        self._engine = engine
-        self._lock = threading.Lock()
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._engine, name)
-
-        def timed(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            result = method(*arguments)
-            with self._lock:
-                self.seconds[name] += time.perf_counter() - started
-            return result
-
-        return timed
-
-
-def measure(bundle: Bundle, bucket: int, threads: tuple[int, ...] = (1, 2), repeats: int = 3) -> dict[str, object]:
-    """`rows` of name, seconds (one thread, median) and for stages estimated_seconds; `seconds_by_threads`; errors; bytes."""
+    Stages and operations are measured on one thread if that is among `threads`, on the first of them otherwise.
+    """
     keep_freed_memory()
-    plan = plan_bundle(bundle, (bucket,))
-    parameters, program, client_plan = plan.parameters, plan.programs[bucket], plan.client_plan()
-    client = SealClient(parameters)
-    secret = client.generate_secret_key()
-    engine = NumbaEngine(parameters)
-    engine.warm_up()
-    for key in make_evaluation_keys(client, secret, plan.keys):
-        engine.load_key(key.galois_element, key.level, key.digits)
-    constants = encode_constants(program, engine)
-    hidden = bundle.weights().architecture.hidden
-    text = np.random.default_rng(0).normal(size=(bucket, hidden))
-    inputs = {}
-    for name, slots in client_plan.pack(bucket, text).items():
-        fresh = client.encrypt(secret, slots, program.inputs[name].level, parameters.scale)
-        if fresh.seed is None:
-            raise RuntimeError("SEAL gave an encryption without a seed")
-        inputs[name] = engine.from_seeded(fresh.seed, fresh.rows[0], parameters.scale)
+    plan, bucket = workload.plan, workload.bucket
+    program = plan.programs[bucket]
+    rows: list[Row] = []
     by_threads: dict[str, float] = {}
-    for count in threads:
-        seconds = []
-        for _ in range(repeats):
+    with tempfile.TemporaryDirectory(prefix="thex-bench-") as name, ClientProcess(plan.client_plan()) as client:
+        directory = Path(name)
+        on_progress(f"N={plan.parameters.ring_degree}, {plan.levels} levels, {plan.lowering}: {len(plan.keys)} keys")
+        rows.append(row("client: make keys", client.make_keys(directory / "keys")))
+        inputs, encrypt_seconds = client.encrypt(bucket, workload.embedded)
+        breakdown: list[Row] = []
+        for count in sorted(threads):
+            on_progress(f"{count} thread(s)")
+            worker = Worker(plan, count, threading.Event(), directory / "plaintexts")
             started = time.perf_counter()
-            result = run(program, engine.with_threads(count), constants, inputs)["logits"]
-            seconds.append(time.perf_counter() - started)
-        by_threads[str(count)] = statistics.median(seconds)
-    timed = TimedEngine(engine)
-    stages: dict[str, float] = defaultdict(float)
-    done = time.perf_counter()
-
-    def note(count: int, _total: int) -> None:
-        nonlocal done
-        stages[program.operations[count - 1].stage] += time.perf_counter() - done
-        done = time.perf_counter()
-
-    run(program, timed, constants, inputs, on_progress=note)
-    slots = client.decrypt_complex(secret, engine.to_rows(result), result.scale)
-    error = np.abs(client_plan.unpack(bucket, slots) - plain_logits(bundle.weights(), text)).max()
-    estimates = {cost.stage: cost.milliseconds / 1e3 for cost in stage_costs(program)}
-    rows: list[dict[str, object]] = [
-        {"name": f"stage: {stage}", "seconds": seconds, "estimated_seconds": estimates[stage]}
-        for stage, seconds in stages.items()
-    ]
-    kinds = sorted(timed.seconds.items(), key=lambda item: -item[1])
-    rows += [{"name": f"operation: {name}", "seconds": seconds} for name, seconds in kinds if name in ENGINE_CALLS]
+            engine = worker.load(KEY_SET, directory / "keys")
+            if not breakdown:
+                rows.append(row("server: load keys", time.perf_counter() - started))
+            seconds = []
+            for _ in range(repeats + 1):
+                answers, elapsed = worker.infer(NO_PIPE, KEY_SET, directory / "keys", bucket, inputs)
+                seconds.append(elapsed)
+            by_threads[str(count)] = statistics.median(seconds[1:])
+            rows.append(row(f"first query, {count} thread(s)", seconds[0]))
+            rows.append(row(f"query, {count} thread(s)", by_threads[str(count)]))
+            if not breakdown:
+                breakdown = _breakdown(worker, program, bucket, inputs, repeats)
+            keys_in_memory = engine.memory_bytes()
+            del worker, engine
+        logits, decrypt_seconds = client.decrypt(bucket, answers["logits"])
+        rows += [row("client: encrypt", encrypt_seconds), row("client: decrypt", decrypt_seconds), *breakdown]
+        key_bytes = sum(file.stat().st_size for file in (directory / "keys").iterdir())
+        # Peaks before the simulator and the plain model, which are no part of either side.
+        peaks = {"client": client.peak_bytes(), "server": peak_bytes()}
+    simulated, plain = simulated_logits(workload), plain_logits(workload.weights, workload.embedded)
     return {
-        "rows": rows,
+        "model": workload.name,
         "bucket": bucket,
         "lowering": plan.lowering,
+        "ring_degree": plan.parameters.ring_degree,
+        "levels": plan.levels,
         "seconds_per_query": min(by_threads.values()),
         "seconds_by_threads": by_threads,
-        "estimated_seconds": sum(estimates.values()),
-        "max_logit_error": float(error),
+        "estimated_seconds": sum(operation_milliseconds(o, program.parameters) for o in program.operations) / 1e3,
+        "max_logit_error": _distance(logits, plain),
+        "max_error_against_simulator": _distance(logits, simulated),
+        "max_error_of_simulator": _distance(simulated, plain),
+        "keys": len(plan.keys),
         "bytes": {
-            "keys": sum(evaluation_key_bytes(parameters, level) for level in plan.keys.values()),
-            "keys_in_memory": engine.memory_bytes(),
-            "up": sum(input_ciphertext_bytes(parameters, value.level) for value in program.inputs.values()),
+            "keys": key_bytes,
+            "keys_in_memory": keys_in_memory,
+            "up": sum(len(message) for message in inputs.values()),
+            "down": sum(len(message) for message in answers.values()),
         },
-        "peak_memory_bytes": _peak_memory(),
+        "peak_memory_bytes": peaks,
+        "rows": rows,
         "machine": machine(),
     }
 
 
-ENGINE_CALLS = {
-    *("rotate", "conjugate", "combine", "weighted_sum", "linear_transforms", "product_sum", "multiply"),
-    *("rescale", "drop", "add", "add_plain"),
-}
+def _breakdown(worker: Worker, program: Program, bucket: int, inputs: dict[str, bytes], repeats: int) -> list[Row]:
+    """Seconds of every stage and kind of operation: medians over the repeats of each operation, added up."""
+    engine = worker.load(KEY_SET, Path())
+    ciphertexts = {}
+    for name, value in program.inputs.items():
+        fresh = read_input_ciphertext(inputs[name], worker.binding, value.level, value.scale)
+        ciphertexts[name] = engine.from_seeded(fresh.seed, fresh.rows, fresh.scale)
+    taken: list[list[float]] = [[] for _ in program.operations]
+    last = 0.0
+
+    def note(done: int, _total: int) -> None:
+        # One operation runs at a time and they end in the program's order.
+        nonlocal last
+        now = time.perf_counter()
+        taken[done - 1].append(now - last)
+        last = now
+
+    for _ in range(repeats):
+        last = time.perf_counter()
+        run(program, engine, worker.constants[bucket], ciphertexts, on_progress=note)
+    measured: dict[str, float] = defaultdict(float)
+    estimated: dict[str, float] = defaultdict(float)
+    for operation, seconds in zip(program.operations, taken, strict=True):
+        for group in (f"stage: {operation.stage}", f"operation: {operation.kind}"):
+            measured[group] += statistics.median(seconds)
+            estimated[group] += operation_milliseconds(operation, program.parameters) / 1e3
+    stages = [group for group in measured if group.startswith("stage")]
+    kinds = sorted((group for group in measured if group not in stages), key=lambda group: -measured[group])
+    return [{**row(group, measured[group]), "estimated_seconds": estimated[group]} for group in [*stages, *kinds]]
 
 
-def _peak_memory() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return 1024 * int(line.split()[1])
-    return 0
+def _distance(left: Any, right: Any) -> float:
+    return float(np.abs(left - right).max())

@@ -6,6 +6,7 @@ than ours and ends at N=32768; `Parameters` has checked the same numbers against
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -179,10 +180,34 @@ class SealOperations:
 
     def multiply(self, left: Any, right: Any) -> Any:
         """Relinearised product."""
-        product, result = sealapi.Ciphertext(), sealapi.Ciphertext()
-        self._evaluator.multiply(left, right, product)
+        return self.relinearise(self.product(left, right))
+
+    def product(self, left: Any, right: Any) -> Any:
+        """Product of three parts."""
+        result = sealapi.Ciphertext()
+        self._evaluator.multiply(left, right, result)
+        return result
+
+    def relinearise(self, product: Any) -> Any:
+        """A product of three parts as a ciphertext of two."""
+        result = sealapi.Ciphertext()
         self._evaluator.relinearize(product, self._relinearisation, result)
         return result
+
+    def sum_of_plain_products(self, ciphertexts: Sequence[Any], plaintexts: Sequence[Any]) -> Any:
+        """Sum of products of one scale; nothing is copied on the way."""
+        total = self.multiply_plain(ciphertexts[0], plaintexts[0])
+        for ciphertext, plaintext in zip(ciphertexts[1:], plaintexts[1:], strict=True):
+            self._evaluator.add_inplace(total, self.multiply_plain(ciphertext, plaintext))
+        return total
+
+    def to_coefficients(self, ciphertext: Any) -> None:
+        """Every row of both parts transformed back, in place."""
+        self._evaluator.transform_from_ntt_inplace(ciphertext)
+
+    def from_coefficients(self, ciphertext: Any) -> None:
+        """Every row of both parts transformed, in place."""
+        self._evaluator.transform_to_ntt_inplace(ciphertext)
 
     def add_many(self, terms: list[Any], scale: float) -> Any:
         """Sum of ciphertexts."""

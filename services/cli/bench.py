@@ -1,22 +1,28 @@
-"""`thex bench`: figures, measured through the real client and server."""
+"""`thex bench`: figures, measured on the real thing."""
 
-import csv
-import statistics
-import tempfile
-import time
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.common import JsonOption, bundle_or_shipped, console, error_console, one_line_errors, print_json
 
+if TYPE_CHECKING:
+    from benchmarks.workloads import Workload
+
 app = typer.Typer(no_args_is_help=True, help="Benchmarks.")
+MarkdownOption = Annotated[Path | None, typer.Option(help="Write the report as Markdown to this file too.")]
+BucketOption = Annotated[int, typer.Option(help="Tokens: one of the model's buckets.", min=1)]
+RandomLayersOption = Annotated[
+    int | None, typer.Option(help="So many layers of random weights instead of a bundle.", min=1)
+]
+RandomHiddenOption = Annotated[int, typer.Option(help="Features of a token, with --random-layers.", min=2)]
+BundleOption = Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")]
 
 
 @app.callback()
 def group() -> None:
-    """Figures measured through the real client and server."""
+    """Figures measured on the real thing; benchmarks/README.md says how to read them."""
 
 
 @app.command("agreement")
@@ -24,122 +30,121 @@ def group() -> None:
 def agreement(
     data: Annotated[Path, typer.Option(help="Directory with SST-2's dev.tsv.")],
     limit: Annotated[int, typer.Option(help="The first so many sentences.", min=1)] = 30,
-    bundle: Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")] = None,
+    bundle: BundleOption = None,
     threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
+    markdown: MarkdownOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Encrypted answers against the plain replaced model, sentence by sentence."""
-    import numpy as np
+    from benchmarks.agreement import measure
 
-    from benchmarks.machine import machine
-    from he_runtime.bundle import Bundle
-    from he_runtime.plain_model import logits as plain_logits
-    from services.client.client import Client
-    from services.local import local_server
-
-    directory = bundle_or_shipped(bundle)
-    weights = Bundle.open(directory).weights()
-    sentences = _sentences(data / "dev.tsv", limit)
-    rows: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory(prefix="thex-client-") as keys,
-        local_server(directory, threads=threads) as server,
-        Client(server.target, Path(keys), server.authority) as client,
-    ):
-        client.prepare()
-        for number, (sentence, truth) in enumerate(sentences, 1):
-            started = time.perf_counter()
-            result = client.classify(sentence)
-            seconds = time.perf_counter() - started
-            plain = plain_logits(weights, client.model.embed(*client.tokenise(sentence)))
-            labels = client.model.config.task.labels
-            rows.append(
-                {
-                    "agree": result.label == labels[int(plain.argmax())],
-                    "right": result.label == labels[truth],
-                    "logit_error": float(np.abs(np.array(result.logits) - plain).max()),
-                    "bucket": result.bucket,
-                    "seconds": seconds,
-                }
-            )
-            if not as_json:
-                error_console.print(f"{number}/{len(sentences)} {seconds:.1f} s", end="\r")
-    report = {
-        "count": len(rows),
-        "agree": sum(row["agree"] for row in rows),
-        "right": sum(row["right"] for row in rows),
-        "max_logit_error": max(row["logit_error"] for row in rows),
-        "seconds_per_query": statistics.median(row["seconds"] for row in rows),
-        "seconds_by_bucket": {
-            bucket: statistics.median(row["seconds"] for row in rows if row["bucket"] == bucket)
-            for bucket in sorted({row["bucket"] for row in rows})
-        },
-        "machine": machine(),
-        "rows": rows,
-    }
-    if as_json:
-        print_json(report)
-    else:
-        console.print({name: value for name, value in report.items() if name != "rows"})
-
-
-def _sentences(path: Path, limit: int) -> list[tuple[str, int]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if reader.fieldnames != ["sentence", "label"]:
-            raise ValueError(f"{path} has the header {reader.fieldnames}; expected SST-2's: sentence, label")
-        rows = [(row["sentence"].strip(), int(row["label"])) for row in reader]
-    return rows[:limit]
+    report = measure(bundle_or_shipped(bundle), data, limit, threads, _notes(as_json))
+    _show(f"Agreement on {report['count']} sentences", report, markdown, as_json)
 
 
 @app.command("kernels")
 @one_line_errors
 def kernels(
     repeats: Annotated[int, typer.Option(help="Timed runs of each operation; the median counts.", min=3)] = 9,
+    ring_degree: Annotated[int, typer.Option(help="Ring in which SEAL is beside ours.")] = 32768,
+    primes: Annotated[list[int] | None, typer.Option(help="Primes to measure at; repeatable (20, 10, 5).")] = None,
+    every_ring: Annotated[bool, typer.Option(help="Transforms at all rings; ours alone at 16384 and 65536.")] = True,
+    markdown: MarkdownOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Operations of our evaluator beside SEAL's, alternating in one run, one thread each."""
-    from rich.table import Table
+    """Operations of our evaluator beside SEAL's, taking turns in one run, one thread each."""
+    from benchmarks.kernels import PRIMES, measure
 
-    from benchmarks.kernels import measure
-
-    report = measure(repeats=repeats)
-    if as_json:
-        print_json(report)
-        return
-    table = Table("operation", "ours, ms", "SEAL, ms", "ratio")
-    for row in cast("list[dict[str, Any]]", report["rows"]):
-        table.add_row(
-            row["name"], f"{1e3 * row['seconds']:.2f}", f"{1e3 * row['seal_seconds']:.2f}", f"{row['ratio']:.1f}"
-        )
-    console.print(table)
-    console.print(report["machine"])
+    counts = tuple(primes) if primes else PRIMES
+    if min(counts) < 2:
+        raise ValueError(f"--primes {min(counts)}: a rescale needs at least 2 primes")
+    report = measure(ring_degree, counts, repeats, every_ring=every_ring, on_progress=_notes(as_json))
+    _show("Kernels", report, markdown, as_json)
 
 
 @app.command("model")
 @one_line_errors
 def model(
-    bucket: Annotated[int, typer.Option(help="Tokens: one of the bundle's buckets.")] = 32,
-    bundle: Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")] = None,
-    repeats: Annotated[int, typer.Option(help="Timed queries; the median counts.", min=1)] = 3,
+    bucket: BucketOption = 32,
+    bundle: BundleOption = None,
+    random_layers: RandomLayersOption = None,
+    random_hidden: RandomHiddenOption = 256,
+    threads: Annotated[list[int] | None, typer.Option(help="Threads of the server; repeatable (1, 2).", min=1)] = None,
+    repeats: Annotated[int, typer.Option(help="Timed queries of a warm server; the median counts.", min=1)] = 3,
+    markdown: MarkdownOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A whole query on the evaluator, by stage and operation, beside the planner's estimate; one and two threads."""
-    from rich.table import Table
-
+    """A whole query on the server's worker, by stage and operation, beside the planner's estimate."""
     from benchmarks.model import measure
-    from he_runtime.bundle import Bundle
 
-    opened = Bundle.open(bundle_or_shipped(bundle))
-    if bucket not in opened.config.buckets:
-        raise ValueError(f"bucket {bucket} is not one of this bundle's {list(opened.config.buckets)}")
-    report = measure(opened, bucket, repeats=repeats)
+    workload = _workload(bundle, random_layers, random_hidden, bucket)
+    report = measure(workload, tuple(threads) if threads else (1, 2), repeats, _notes(as_json))
+    _show(f"{workload.name}, bucket {bucket}", report, markdown, as_json)
+
+
+@app.command("precision")
+@one_line_errors
+def precision(
+    bucket: BucketOption = 32,
+    bundle: BundleOption = None,
+    random_layers: RandomLayersOption = None,
+    random_hidden: RandomHiddenOption = 256,
+    threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
+    markdown: MarkdownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bits of every intermediate value of an encrypted query that are right, by stage and layer, against the simulator."""
+    from benchmarks.precision import measure
+
+    workload = _workload(bundle, random_layers, random_hidden, bucket)
+    report = measure(workload, threads, _notes(as_json))
+    # A table for people has the bits only; JSON has all statistics of both parts.
+    shown = report if as_json else {name: value for name, value in report.items() if name != "stages"}
+    _show(f"Precision of {workload.name}, bucket {bucket}", shown, markdown, as_json)
+
+
+@app.command("client")
+@one_line_errors
+def client(
+    bucket: Annotated[list[int] | None, typer.Option(help="Buckets to query; repeatable (32).", min=1)] = None,
+    bundle: BundleOption = None,
+    queries: Annotated[int, typer.Option(help="Queries of each bucket, one after the other.", min=1)] = 10,
+    threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
+    markdown: MarkdownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Client to client over loopback TLS: keys, encrypt, decrypt, bytes, memory of both; first query against tenth."""
+    from benchmarks.client import measure
+
+    directory = bundle_or_shipped(bundle)
+    report = measure(directory, tuple(bucket) if bucket else (32,), queries, threads, _notes(as_json))
+    _show(f"Client and server, {directory.name}", report, markdown, as_json)
+
+
+def _workload(bundle: Path | None, random_layers: int | None, random_hidden: int, bucket: int) -> "Workload":
+    from benchmarks.workloads import bundle_workload, random_workload
+
+    if random_layers is None:
+        return bundle_workload(bundle_or_shipped(bundle), bucket)
+    if bundle is not None:
+        raise ValueError("--bundle and --random-layers name two models; give one of them")
+    return random_workload(random_layers, random_hidden, bucket)
+
+
+def _notes(as_json: bool) -> Any:
+    """What tells the user how far a benchmark is."""
+    return (lambda _: None) if as_json else (lambda note: error_console.print(note, style="dim"))
+
+
+def _show(title: str, report: dict[str, Any], markdown: Path | None, as_json: bool) -> None:
+    from rich.markdown import Markdown
+
+    from benchmarks.report import markdown as markdown_of
+
+    text = markdown_of(title, report)
+    if markdown is not None:
+        markdown.write_text(text, encoding="utf-8")
     if as_json:
         print_json(report)
-        return
-    table = Table("what", "measured, s", "estimated, s")
-    for row in cast("list[dict[str, Any]]", report["rows"]):
-        estimate = row.get("estimated_seconds")
-        table.add_row(row["name"], f"{row['seconds']:.3f}", "" if estimate is None else f"{estimate:.3f}")
-    console.print(table)
-    console.print({name: value for name, value in report.items() if name != "rows"})
+    else:
+        console.print(Markdown(text))

@@ -38,18 +38,6 @@ def test_loopback_is_recognised() -> None:
     assert not any(is_loopback(target) for target in ("0.0.0.0:1", "example.test:1", "10.0.0.1:1"))
 
 
-def test_bench_model_puts_the_estimate_beside_the_measurement(tmp_path: Path) -> None:
-    bundle = str(write_small_bundle(tmp_path / "small"))
-    answer = RUNNER.invoke(app, ["bench", "model", "--bundle", bundle, "--bucket", "8", "--repeats", "1", "--json"])
-    assert answer.exit_code == 0, answer.output
-    report = json.loads(answer.stdout)
-    assert report["seconds_per_query"] > 0
-    assert report["max_logit_error"] < 1e-3
-    stages = [row for row in report["rows"] if row["name"].startswith("stage: ")]
-    assert all(row["estimated_seconds"] >= 0 for row in stages)
-    assert {row["name"] for row in report["rows"]} > {"operation: rotate", "operation: product_sum"}
-
-
 def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
     bundle = str(write_small_bundle(tmp_path / "small"))
     answer = RUNNER.invoke(app, ["explain", bundle, "--json"])
