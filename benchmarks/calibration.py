@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from benchmarks.machine import machine
+from benchmarks.report import Report, row
 from he_runtime.allocation import keep_freed_memory
 from he_runtime.cost import MICROSECONDS, PRICED_RING_DEGREE, kernel_rows
 from he_runtime.engines.numba_engine import NumbaEngine
@@ -19,7 +20,7 @@ LEVELS = (15, 12, 9, 6, 3)
 STEPS = tuple(range(1, 17))
 
 
-def measure(repeats: int = 5) -> dict[str, object]:
+def measure(repeats: int = 5) -> Report:
     """`microseconds` by kernel, and for every operation that was measured its seconds beside the fit's."""
     keep_freed_memory()
     parameters = make_parameters(PRICED_RING_DEGREE, max(LEVELS))
@@ -35,10 +36,11 @@ def measure(repeats: int = 5) -> dict[str, object]:
     # Relative errors count, or the largest operations alone would decide.
     prices, _ = nnls(matrix / measured[:, None], np.ones(len(measured)))
     rows = [
-        {"name": f"{operation.kind}, level {operation.level}", "seconds": second, "estimated_seconds": fitted / 1e6}
+        {**row(f"{operation.kind}, level {operation.level}", second), "estimated_seconds": fitted / 1e6}
         for operation, second, fitted in zip(operations, seconds, matrix @ prices, strict=True)
     ]
-    return {"microseconds": dict(zip(MICROSECONDS, prices.round(1), strict=True)), "rows": rows, "machine": machine()}
+    microseconds = dict(zip(MICROSECONDS, prices.round(1).tolist(), strict=True))
+    return {"microseconds": microseconds, "rows": rows, "machine": machine()}
 
 
 def _operations(level: int) -> list[Operation]:

@@ -82,6 +82,20 @@ def model(
     _show(f"{workload.name}, bucket {bucket}", report, markdown, as_json)
 
 
+@app.command("calibrate")
+@one_line_errors
+def calibrate(
+    repeats: Annotated[int, typer.Option(help="Timed runs of each operation; the median counts.", min=1)] = 5,
+    markdown: MarkdownOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit the prices of the planner's cost model to operations measured on this machine, one thread."""
+    from benchmarks.calibration import measure
+
+    report = measure(repeats)
+    _show("Prices of the cost model", report, markdown, as_json)
+
+
 @app.command("precision")
 @one_line_errors
 def precision(

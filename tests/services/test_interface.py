@@ -44,7 +44,7 @@ def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
     assert answer.exit_code == 0
     report = json.loads(answer.stdout)
     assert (report["levels"], report["ring_degree"]) == (8, 16384)
-    assert any("needs 8 levels, N=8192 offers 2" in line for line in report["does_not_fit"])
+    assert any("needs 8 levels, N=8192 offers 3" in line for line in report["does_not_fit"])
     assert report["key_bytes"] == sum(key["bytes"] for key in report["keys"])
     tables = RUNNER.invoke(app, ["explain", bundle])
     assert "does not fit" in tables.stdout
