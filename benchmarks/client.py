@@ -48,7 +48,9 @@ def measure(
             on_progress("making and uploading keys")
             keys = pool.submit(_prepare, server.target, server.authority, directory / "keys").result()
             for_one_client = sum(resident_bytes(process) for process in processes) - before
-            with ClientProcess(keys["plan"]) as other:  # not in the client's process, whose memory counts
+            with ClientProcess(
+                keys["plan"], directory / "other"
+            ) as other:  # not in the client's process, whose memory counts
                 making = row("keys made, not sent", other.make_keys(directory / "unsent"))
             shutil.rmtree(directory / "unsent")
             rows = [row("start of the server, nothing cached", starting), *keys["rows"], making]

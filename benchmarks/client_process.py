@@ -20,12 +20,12 @@ from he_runtime.plan import ClientPlan
 
 
 class ClientProcess:
-    """Starts with a fresh secret key; every call returns what it made and the seconds that it took there."""
+    """Every call returns what it made and the seconds that it took there. The secret key stays in `home`."""
 
-    def __init__(self, plan: ClientPlan) -> None:
+    def __init__(self, plan: ClientPlan, home: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_main, args=(theirs, plan.to_json()), daemon=True)
+        self._process = context.Process(target=_main, args=(theirs, plan.to_json(), home), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -72,11 +72,11 @@ class ClientProcess:
         return result, seconds
 
 
-def _main(pipe: Connection, plan_json: Mapping[str, object]) -> None:
+def _main(pipe: Connection, plan_json: Mapping[str, object], home: Path) -> None:
     # Imported in the new process only: SEAL is no part of a server's memory.
     from benchmarks.client_side import ClientSide
 
-    client = ClientSide(ClientPlan.from_json(plan_json))
+    client = ClientSide(ClientPlan.from_json(plan_json), home)
     while True:
         try:
             name, arguments = pipe.recv()

@@ -9,6 +9,7 @@ from benchmarks.memory import peak_bytes
 from he_runtime.client_keys import make_evaluation_keys
 from he_runtime.plan import ClientPlan
 from he_runtime.seal import SealClient
+from he_runtime.secret_store import create_key_file, open_secret_key, store_secret_key
 from he_runtime.wire.answers import read_answer
 from he_runtime.wire.ciphertexts import SeededCiphertext, read_result_ciphertext, write_input_ciphertext
 from he_runtime.wire.evaluation_keys import write_evaluation_key
@@ -16,13 +17,18 @@ from he_runtime.wire.message import Binding
 
 
 class ClientSide:
-    """SEAL, a fresh secret key, and the messages of the wire."""
+    """SEAL, the messages of the wire, and a secret key: the one stored in `home`, or a fresh one that is stored there."""
 
-    def __init__(self, plan: ClientPlan) -> None:
+    def __init__(self, plan: ClientPlan, home: Path) -> None:
         self.plan = plan
         self.binding = Binding(plan.parameters, plan.program_digest)
         self.seal = SealClient(plan.parameters)
-        self.secret = self.seal.generate_secret_key()
+        stored, key_file = home / "secret.key", home / "storage.key"
+        if not stored.exists():
+            home.mkdir(mode=0o700)
+            create_key_file(key_file)
+            store_secret_key(stored, self.seal, self.seal.generate_secret_key(), passphrase=None, key_file=key_file)
+        self.secret = open_secret_key(stored, self.seal, passphrase=None, key_file=key_file)
 
     def make_keys(self, directory: Path) -> None:
         """Every evaluation key as a file."""

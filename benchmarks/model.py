@@ -1,6 +1,6 @@
 """A whole query on the server's worker: seconds by threads, by stage and by kind of operation beside the planner's estimate.
 
-The worker is this process; the client is another. Keys, query and answer pass between them as on the wire.
+The worker is this process; the client is another, gone while the worker works. Keys, query and answer pass as on the wire.
 """
 
 import statistics
@@ -48,11 +48,13 @@ def measure(
     program = plan.programs[bucket]
     rows: list[Row] = []
     by_threads: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="thex-bench-") as name, ClientProcess(plan.client_plan()) as client:
+    with tempfile.TemporaryDirectory(prefix="thex-bench-") as name:
         directory = Path(name)
         on_progress(f"N={plan.parameters.ring_degree}, {plan.levels} levels, {plan.lowering}: {len(plan.keys)} keys")
-        rows.append(row("client: make keys", client.make_keys(directory / "keys")))
-        inputs, encrypt_seconds = client.encrypt(bucket, workload.embedded)
+        with ClientProcess(plan.client_plan(), directory / "client") as client:
+            rows.append(row("client: make keys", client.make_keys(directory / "keys")))
+            inputs, encrypt_seconds = client.encrypt(bucket, workload.embedded)
+            client_peak = client.peak_bytes()
         breakdown: list[Row] = []
         for count in sorted(threads):
             on_progress(f"{count} thread(s)")
@@ -72,11 +74,11 @@ def measure(
                 breakdown = _breakdown(worker, program, bucket, inputs, repeats)
             keys_in_memory = engine.memory_bytes()
             del worker, engine
-        logits, decrypt_seconds = client.decrypt(bucket, answers["logits"])
+        server_peak = peak_bytes()  # before the simulator and the plain model, which are no part of a server
+        with ClientProcess(plan.client_plan(), directory / "client") as client:
+            logits, decrypt_seconds = client.decrypt(bucket, answers["logits"])
         rows += [row("client: encrypt", encrypt_seconds), row("client: decrypt", decrypt_seconds), *breakdown]
         key_bytes = sum(file.stat().st_size for file in (directory / "keys").iterdir())
-        # Peaks before the simulator and the plain model, which are no part of either side.
-        peaks = {"client": client.peak_bytes(), "server": peak_bytes()}
     simulated, plain = simulated_logits(workload), plain_logits(workload.weights, workload.embedded)
     return {
         "model": workload.name,
@@ -97,7 +99,7 @@ def measure(
             "up": sum(len(message) for message in inputs.values()),
             "down": sum(len(message) for message in answers.values()),
         },
-        "peak_memory_bytes": peaks,
+        "peak_memory_bytes": {"client": client_peak, "server": server_peak},
         "rows": rows,
         "machine": machine(),
     }

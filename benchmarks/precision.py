@@ -22,7 +22,10 @@ def measure(workload: Workload, threads: int = 2, on_progress: Callable[[str], N
     plan, bucket = workload.plan, workload.bucket
     program = with_stage_results(plan.programs[bucket])
     results = stage_results(plan.programs[bucket])
-    with tempfile.TemporaryDirectory(prefix="thex-bench-") as name, ClientProcess(plan.client_plan()) as client:
+    with (
+        tempfile.TemporaryDirectory(prefix="thex-bench-") as name,
+        ClientProcess(plan.client_plan(), Path(name) / "client") as client,
+    ):
         keys = Path(name) / "keys"
         on_progress(f"{len(plan.keys)} keys, {len(results)} values of {len({r.stage for r in results})} stages")
         client.make_keys(keys)

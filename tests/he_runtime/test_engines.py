@@ -20,18 +20,15 @@ from he_runtime.program import RELINEARISATION, conjugation_element, galois_elem
 from he_runtime.seal import SealClient
 from tests.he_runtime.test_lowering import tiny_plan
 from tests.random_models import random_text, random_weights
+from tests.tolerances import engine_tolerance, seal_engine_tolerance
 
 LEVELS = 4
 PARAMETERS = make_parameters(1024, LEVELS, insecure_test=True)
 SCALE, SLOTS = PARAMETERS.scale, PARAMETERS.slots
 STEPS = (1, 5, 64, -3)
 LOW_STEP = 64  # its key reaches level 2 only
-# Fresh noise has deviation 3.2·sqrt(N)/Δ; key switching and rescaling add sqrt(N/18)·sqrt(N)/Δ. Ten deviations of all of it,
-# times the largest operand where operands are multiplied.
-TOLERANCE = 10 * (3.2 + (1024 / 18) ** 0.5) * 1024**0.5 / SCALE
-# SEAL has digits of one prime, not centred, and a P no larger than the first of them, so the errors of its keys (3.2 a
-# coefficient) show: the digits' mean of q/2 times sum_i root^i, which is about 2N/pi at the slots whose root is near one.
-SEAL_TOLERANCE = TOLERANCE + 10 * 3.2 * 1024**0.5 * (1024 / np.pi) * (LEVELS + 1) ** 0.5 / SCALE
+TOLERANCE = engine_tolerance(PARAMETERS)  # times the largest operand where operands are multiplied
+SEAL_TOLERANCE = seal_engine_tolerance(PARAMETERS)
 
 
 @dataclass(frozen=True)
