@@ -70,6 +70,8 @@ class Client:
     passphrase: str | None = field(default=None, repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
     on_progress: Progress = lambda _phase, _done, _total: None
+    allow_insecure_test: bool = False
+    """Tests only: accept parameters that hide nothing."""
 
     def __post_init__(self) -> None:
         self._channel = open_channel(
@@ -181,7 +183,9 @@ class Client:
                     raise AnswerError(f"the server's public half exceeds {BUNDLE_BYTES} bytes")
                 files.setdefault(chunk.name, bytearray()).extend(chunk.data)
         try:
-            self.plan = ClientPlan.from_json(json.loads(files.pop("plan.json")))
+            self.plan = ClientPlan.from_json(
+                json.loads(files.pop("plan.json")), allow_insecure_test=self.allow_insecure_test
+            )
             self._directory = self.key_directory / self.plan.program_digest[:16]
             half = self._directory / "model"
             half.mkdir(mode=0o700, parents=True, exist_ok=True)

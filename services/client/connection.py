@@ -1,7 +1,6 @@
 """The gRPC side of the client: channel, finite timeouts, and statuses turned into ServerError."""
 
 import contextlib
-import ipaddress
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import grpc
 
 from services._pb import inference_pb2_grpc as service
+from services.addresses import is_loopback
 from services.client.errors import ClientError, ServerError
 
 MESSAGE_BYTES = 32 << 20
@@ -45,17 +45,6 @@ def open_channel(target: str, *, authority: Path | None, insecure: bool, timeout
             f"no connection to {target} in {timeouts.connect:.0f} s; is it serving, is the certificate its own?",
         ) from None
     return channel
-
-
-def is_loopback(target: str) -> bool:
-    """Whether host:port names this machine."""
-    host = target.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def stub(channel: grpc.Channel) -> service.InferenceStub:
