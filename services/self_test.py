@@ -4,7 +4,11 @@ On the random vector x: the sum of all planned rotations (and the conjugate), ea
 that every digit and every row of the key takes part; and the square, by the relinearisation key.
 """
 
+import secrets
 from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from he_runtime.engines.numba_engine import NumbaCiphertext, NumbaEngine
 from he_runtime.parameters import Parameters
@@ -38,3 +42,19 @@ def steps_of(keys: Mapping[int, int], parameters: Parameters) -> dict[int, int]:
             found[element] = step
         element = element * 3 % (2 * parameters.ring_degree)
     return found
+
+
+def expected(
+    keys: Mapping[int, int], parameters: Parameters, x: NDArray[np.complex128]
+) -> tuple[NDArray[np.complex128] | None, NDArray[np.complex128] | None]:
+    """What `self_test` computes, on numbers: complex128 [slots] each."""
+    steps, conjugation = steps_of(keys, parameters), conjugation_element(parameters)
+    turned = [np.conj(x) if element == conjugation else np.roll(x, -steps[element]) for element in keys if element]
+    return (sum(turned[1:], turned[0]) if turned else None), (x * x if RELINEARISATION in keys else None)
+
+
+def random_vector(keys: Mapping[int, int], parameters: Parameters) -> NDArray[np.complex128]:
+    """A vector for the test, complex128 [slots], from the operating system's randomness; so small that no sum overflows."""
+    generator = np.random.default_rng(secrets.randbits(128))
+    parts = generator.uniform(-1, 1, (2, parameters.slots)) * min(1.0, 32.0 / len(keys))
+    return np.asarray(parts[0] + 1j * parts[1], np.complex128)

@@ -149,6 +149,9 @@ async def _watch(front: Front, health: Health) -> None:
     """Keep readiness, gauges and the store's clock true."""
     metrics, store, pool = front.metrics, front.store, front.pool
     metrics.key_budget.set(front.limits.key_store_bytes)
+    metrics.queue.set_function(lambda: pool.waiting)
+    metrics.computing.set_function(lambda: pool.computing)
+    metrics.workers.set_function(lambda: pool.ready)
     swept = 0.0
     while True:
         try:
@@ -157,9 +160,6 @@ async def _watch(front: Front, health: Health) -> None:
             await health.say(alive=True, ready=ready)
             metrics.serving.set(ready)
             metrics.free.set(free)
-            metrics.queue.set(pool.waiting)
-            metrics.computing.set(pool.computing)
-            metrics.workers.set(pool.ready)
             metrics.key_sets.set(await front.on_disk(store.index.count))
             metrics.key_bytes.set(await front.on_disk(store.index.reserved_bytes))
             if swept == 0.0 or swept >= SWEEP_SECONDS:

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
     None: no TLS, loopback only.
     """
     authentication: Authentication = "none"
-    """Who clients are: nobody knows (`none`, loopback only unless `allow_anonymous`), bearers of a token, or known by certificate."""
+    """Who clients are: nobody knows (`none`, loopback only unless `allow_anonymous`), bearers of a token, or certified."""
     allow_anonymous: bool = False
     """Serve strangers on other than loopback addresses. Key sets are then protected by their unguessable names alone."""
     tokens: Path = Path("tokens.json")
