@@ -82,7 +82,8 @@ class FakeServer(service.InferenceServicer):  # type: ignore[misc]
         self._constants = {b: encode_constants(p, self._engine, known) for b, p in self.plan.programs.items()}
         self._key_sets: dict[str, _KeySet] = {}
         self._refusals: dict[str, list[tuple[str, float | None]]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._computing = threading.Lock()  # an engine does one thing at a time
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         service.add_InferenceServicer_to_server(self, self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -158,7 +159,9 @@ class FakeServer(service.InferenceServicer):  # type: ignore[misc]
         engine = self._loaded(request.key_set, context)
         level, scale = max(self.plan.keys.values()), self.plan.parameters.scale
         fresh = self._check(lambda: read_input_ciphertext(request.input, self._binding, level, scale), context)
-        results = self_test.self_test(engine, self.plan.keys, engine.from_seeded(fresh.seed, fresh.rows, fresh.scale))
+        with self._computing:
+            x = engine.from_seeded(fresh.seed, fresh.rows, fresh.scale)
+            results = self_test.self_test(engine, self.plan.keys, x)
         rotations, square = (
             b"" if result is None else write_result_ciphertext(engine.to_rows(result), result.scale, self._binding)
             for result in results
@@ -180,7 +183,8 @@ class FakeServer(service.InferenceServicer):  # type: ignore[misc]
                 context,
             )
             inputs[item.name] = engine.from_seeded(fresh.seed, fresh.rows, fresh.scale)
-        result = run(program, engine, self._constants[request.bucket], inputs)["logits"]
+        with self._computing:
+            result = run(program, engine, self._constants[request.bucket], inputs)["logits"]
         period = self.plan.client_plan().answer_period
         if period is None:
             data = write_result_ciphertext(engine.to_rows(result), result.scale, self._binding)
