@@ -35,24 +35,25 @@ PROGRESS_SECONDS = 0.2
 class Worker:
     """Everything that a job needs."""
 
-    def __init__(self, plan: Plan, settings: WorkerSettings, cancelled: Any) -> None:
+    def __init__(
+        self, plan: Plan, threads: int, cancelled: Any, cache_directory: Path | None = None, *, loaded_key_sets: int = 2
+    ) -> None:
         self.plan = plan
         self.client_plan = plan.client_plan()
-        self.settings = settings
+        self.loaded_key_sets = loaded_key_sets
         self.cancelled = cancelled
         self.binding = Binding(plan.parameters, plan.digest)
-        self.engine = NumbaEngine(plan.parameters, settings.threads)
+        self.engine = NumbaEngine(plan.parameters, threads)
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
-        cache = settings.cache_directory
-        self.constants = constants_of(plan, self.engine, None if cache is None else Path(cache))
+        self.constants = constants_of(plan, self.engine, cache_directory)
 
     def load(self, key_set: str, files: Mapping[int, str]) -> NumbaEngine:
         """The engine with this client's keys (Galois element -> file), read from disk unless they are in memory."""
         if key_set in self.loaded:
             self.loaded.move_to_end(key_set)
             return self.loaded[key_set]
-        while len(self.loaded) >= self.settings.loaded_key_sets:
+        while len(self.loaded) >= self.loaded_key_sets:
             self.loaded.popitem(last=False)
         engine = self.engine.without_keys()
         for element in self.plan.keys:
@@ -135,7 +136,8 @@ def main(pipe: Connection, cancelled: Any, settings: WorkerSettings) -> None:
     plan = plan_bundle(bundle)
     if settings.insecure_test_ring is not None:
         plan = _insecure_test_plan(bundle, plan, settings.insecure_test_ring)
-    worker = Worker(plan, settings, cancelled)
+    cache = None if settings.cache_directory is None else Path(settings.cache_directory)
+    worker = Worker(plan, settings.threads, cancelled, cache, loaded_key_sets=settings.loaded_key_sets)
     files = {name: str(path) for name, path in bundle.client_half_files().items()}
     pipe.send(("ready", json.dumps(plan.client_plan().to_json()), files))
     while True:
