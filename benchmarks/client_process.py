@@ -43,6 +43,11 @@ class ClientProcess:
         """Write every evaluation key of the plan to `directory`, as the server's key store names them."""
         return float(self._call("make_keys", directory)[1])
 
+    @staticmethod
+    def key_files(directory: Path) -> dict[int, str]:
+        """What `make_keys` wrote: Galois element -> path, as a worker takes it."""
+        return {int(path.stem): str(path) for path in directory.glob("*.key")}
+
     def encrypt(self, bucket: int, embedded: NDArray[np.float64]) -> tuple[dict[str, bytes], float]:
         """Messages by input name."""
         messages, seconds = self._call("encrypt", bucket, embedded)

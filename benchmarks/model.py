@@ -60,13 +60,14 @@ def measure(
             on_progress(f"{count} thread(s)")
             worker = Worker(plan, count, threading.Event(), directory / "plaintexts")
             started = time.perf_counter()
-            engine = worker.load(KEY_SET, directory / "keys")
+            files = client.key_files(directory / "keys")
+            engine = worker.load(KEY_SET, files)
             if not breakdown:
                 rows.append(row("server: load keys", time.perf_counter() - started))
             seconds = []
             for _ in range(repeats + 1):
-                answers, elapsed = worker.infer(NO_PIPE, KEY_SET, directory / "keys", bucket, inputs)
-                seconds.append(elapsed)
+                answers, stages = worker.infer(NO_PIPE, KEY_SET, files, bucket, inputs)
+                seconds.append(stages["compute"])
             by_threads[str(count)] = statistics.median(seconds[1:])
             rows.append(row(f"first query, {count} thread(s)", seconds[0]))
             rows.append(row(f"query, {count} thread(s)", by_threads[str(count)]))
@@ -107,7 +108,7 @@ def measure(
 
 def _breakdown(worker: Worker, program: Program, bucket: int, inputs: dict[str, bytes], repeats: int) -> list[Row]:
     """Seconds of every stage and kind of operation: medians over the repeats of each operation, added up."""
-    engine = worker.load(KEY_SET, Path())
+    engine = worker.load(KEY_SET, {})  # it is in memory
     ciphertexts = {}
     for name, value in program.inputs.items():
         fresh = read_input_ciphertext(inputs[name], worker.binding, value.level, value.scale)

@@ -31,7 +31,7 @@ def measure(workload: Workload, threads: int = 2, on_progress: Callable[[str], N
         client.make_keys(keys)
         inputs, _ = client.encrypt(bucket, workload.embedded)
         worker = Worker(plan, threads, threading.Event())
-        engine = worker.load("precision", keys)
+        engine = worker.load("precision", client.key_files(keys))
         ciphertexts = {}
         for input_name, value in program.inputs.items():
             fresh = read_input_ciphertext(inputs[input_name], worker.binding, value.level, value.scale)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from he_runtime.errors import WireError
 from he_runtime.parameters import Parameters
 from he_runtime.wire.bits import pack_row, unpack_row
-from he_runtime.wire.ciphertexts import SCALE_TOLERANCE
+from he_runtime.wire.ciphertext_frames import SCALE_TOLERANCE
 from he_runtime.wire.message import OVERHEAD_BYTES, RESULT_CIPHERTEXT, Binding, read_frame, write_frame
 from he_runtime.wire.sizes import packed_bytes
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.errors import WireError
 from he_runtime.wire.bits import pack_row, unpack_row
-from he_runtime.wire.message import FRESH_CIPHERTEXT, RESULT_CIPHERTEXT, Binding, Frame, read_frame, write_frame
+from he_runtime.wire.ciphertext_frames import check_level_and_scale
+from he_runtime.wire.message import FRESH_CIPHERTEXT, RESULT_CIPHERTEXT, Binding, read_frame, write_frame
 from he_runtime.wire.sizes import SEED_BYTES, input_ciphertext_body_bytes, packed_bytes, result_ciphertext_body_bytes
 
 Rows = NDArray[np.uint64]
-SCALE_TOLERANCE = 2.0**-30
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def write_input_ciphertext(ciphertext: SeededCiphertext, binding: Binding) -> by
 def read_input_ciphertext(content: bytes | memoryview, binding: Binding, level: int, scale: float) -> SeededCiphertext:
     """Check and read a fresh ciphertext, which must have this level and scale."""
     frame = read_frame(content, binding, FRESH_CIPHERTEXT, input_ciphertext_body_bytes(binding.parameters, level))
-    _check(frame, level, scale)
+    check_level_and_scale(frame, level, scale)
     seed, packed = bytes(frame.body[:SEED_BYTES]), frame.body[SEED_BYTES:]
     return SeededCiphertext(seed, _unpack(packed, binding, level), frame.scale)
 
@@ -47,18 +46,9 @@ def write_result_ciphertext(rows: Rows, scale: float, binding: Binding) -> bytes
 def read_result_ciphertext(content: bytes | memoryview, binding: Binding, level: int, scale: float) -> Rows:
     """Check and read a result: uint64 [2, level+1, N]."""
     frame = read_frame(content, binding, RESULT_CIPHERTEXT, result_ciphertext_body_bytes(binding.parameters, level))
-    _check(frame, level, scale)
+    check_level_and_scale(frame, level, scale)
     half = len(frame.body) // 2
     return np.stack([_unpack(frame.body[:half], binding, level), _unpack(frame.body[half:], binding, level)])
-
-
-def _check(frame: Frame, level: int, scale: float) -> None:
-    if frame.level != level:
-        raise WireError("wrong_level", f"a ciphertext at level {frame.level}; the program wants level {level}")
-    if frame.galois_element != 0:
-        raise WireError("wrong_kind", "a ciphertext has no Galois element; the field must be 0")
-    if not abs(frame.scale - scale) <= scale * SCALE_TOLERANCE:
-        raise WireError("wrong_scale", f"a ciphertext of scale {frame.scale!r}; the program wants {scale!r}")
 
 
 def _pack(rows: Rows, binding: Binding) -> bytes:

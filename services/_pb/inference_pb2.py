@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0finference.proto\x12\x07thex.v1\"\x18\n\x16GetClientBundleRequest\"\'\n\tFileChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"<\n\x11OpenUploadRequest\x12\x16\n\x0eprogram_digest\x18\x01 \x01(\t\x12\x0f\n\x07key_set\x18\x02 \x01(\t\"?\n\x0bUploadState\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x03(\x04\x12\r\n\x05ready\x18\x03 \x01(\x08\"Q\n\x08KeyChunk\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x16\n\x0egalois_element\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"(\n\nCiphertext\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"l\n\x0cInferRequest\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\r\x12#\n\x06inputs\x18\x04 \x03(\x0b\x32\x13.thex.v1.Ciphertext\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\"D\n\x0bInferResult\x12$\n\x07outputs\x18\x01 \x03(\x0b\x32\x13.thex.v1.Ciphertext\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"d\n\nInferEvent\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x11.thex.v1.ProgressH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.thex.v1.InferResultH\x00\x42\x07\n\x05\x65vent\"$\n\x11\x44\x65leteKeysRequest\x12\x0f\n\x07key_set\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteKeysResponse2\xcc\x02\n\tInference\x12H\n\x0fGetClientBundle\x12\x1f.thex.v1.GetClientBundleRequest\x1a\x12.thex.v1.FileChunk0\x01\x12>\n\nOpenUpload\x12\x1a.thex.v1.OpenUploadRequest\x1a\x14.thex.v1.UploadState\x12\x37\n\nUploadKeys\x12\x11.thex.v1.KeyChunk\x1a\x14.thex.v1.UploadState(\x01\x12\x35\n\x05Infer\x12\x15.thex.v1.InferRequest\x1a\x13.thex.v1.InferEvent0\x01\x12\x45\n\nDeleteKeys\x12\x1a.thex.v1.DeleteKeysRequest\x1a\x1b.thex.v1.DeleteKeysResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0finference.proto\x12\x07thex.v1\"\x18\n\x16GetClientBundleRequest\"\'\n\tFileChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"<\n\x11OpenUploadRequest\x12\x16\n\x0eprogram_digest\x18\x01 \x01(\t\x12\x0f\n\x07key_set\x18\x02 \x01(\t\"e\n\x0bUploadState\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x10\n\x08\x63omplete\x18\x02 \x03(\x04\x12\r\n\x05ready\x18\x03 \x01(\x08\x12$\n\x07partial\x18\x04 \x03(\x0b\x32\x13.thex.v1.PartialKey\"C\n\nPartialKey\x12\x16\n\x0egalois_element\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\"Q\n\x08KeyChunk\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x16\n\x0egalois_element\x18\x02 \x01(\x04\x12\x0e\n\x06offset\x18\x03 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"(\n\nCiphertext\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"l\n\x0cInferRequest\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x62ucket\x18\x03 \x01(\r\x12#\n\x06inputs\x18\x04 \x03(\x0b\x32\x13.thex.v1.Ciphertext\"I\n\x0fSelfTestRequest\x12\x0f\n\x07key_set\x18\x01 \x01(\t\x12\x16\n\x0eprogram_digest\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\x0c\"5\n\x10SelfTestResponse\x12\x11\n\trotations\x18\x01 \x01(\x0c\x12\x0e\n\x06square\x18\x02 \x01(\x0c\"\'\n\x08Progress\x12\x0c\n\x04\x64one\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\"D\n\x0bInferResult\x12$\n\x07outputs\x18\x01 \x03(\x0b\x32\x13.thex.v1.Ciphertext\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"d\n\nInferEvent\x12%\n\x08progress\x18\x01 \x01(\x0b\x32\x11.thex.v1.ProgressH\x00\x12&\n\x06result\x18\x02 \x01(\x0b\x32\x14.thex.v1.InferResultH\x00\x42\x07\n\x05\x65vent\"$\n\x11\x44\x65leteKeysRequest\x12\x0f\n\x07key_set\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteKeysResponse2\x8d\x03\n\tInference\x12H\n\x0fGetClientBundle\x12\x1f.thex.v1.GetClientBundleRequest\x1a\x12.thex.v1.FileChunk0\x01\x12>\n\nOpenUpload\x12\x1a.thex.v1.OpenUploadRequest\x1a\x14.thex.v1.UploadState\x12\x37\n\nUploadKeys\x12\x11.thex.v1.KeyChunk\x1a\x14.thex.v1.UploadState(\x01\x12?\n\x08SelfTest\x12\x18.thex.v1.SelfTestRequest\x1a\x19.thex.v1.SelfTestResponse\x12\x35\n\x05Infer\x12\x15.thex.v1.InferRequest\x1a\x13.thex.v1.InferEvent0\x01\x12\x45\n\nDeleteKeys\x12\x1a.thex.v1.DeleteKeysRequest\x1a\x1b.thex.v1.DeleteKeysResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENUPLOADREQUEST']._serialized_start=95
   _globals['_OPENUPLOADREQUEST']._serialized_end=155
   _globals['_UPLOADSTATE']._serialized_start=157
-  _globals['_UPLOADSTATE']._serialized_end=220
-  _globals['_KEYCHUNK']._serialized_start=222
-  _globals['_KEYCHUNK']._serialized_end=303
-  _globals['_CIPHERTEXT']._serialized_start=305
-  _globals['_CIPHERTEXT']._serialized_end=345
-  _globals['_INFERREQUEST']._serialized_start=347
-  _globals['_INFERREQUEST']._serialized_end=455
-  _globals['_PROGRESS']._serialized_start=457
-  _globals['_PROGRESS']._serialized_end=496
-  _globals['_INFERRESULT']._serialized_start=498
-  _globals['_INFERRESULT']._serialized_end=566
-  _globals['_INFEREVENT']._serialized_start=568
-  _globals['_INFEREVENT']._serialized_end=668
-  _globals['_DELETEKEYSREQUEST']._serialized_start=670
-  _globals['_DELETEKEYSREQUEST']._serialized_end=706
-  _globals['_DELETEKEYSRESPONSE']._serialized_start=708
-  _globals['_DELETEKEYSRESPONSE']._serialized_end=728
-  _globals['_INFERENCE']._serialized_start=731
-  _globals['_INFERENCE']._serialized_end=1063
+  _globals['_UPLOADSTATE']._serialized_end=258
+  _globals['_PARTIALKEY']._serialized_start=260
+  _globals['_PARTIALKEY']._serialized_end=327
+  _globals['_KEYCHUNK']._serialized_start=329
+  _globals['_KEYCHUNK']._serialized_end=410
+  _globals['_CIPHERTEXT']._serialized_start=412
+  _globals['_CIPHERTEXT']._serialized_end=452
+  _globals['_INFERREQUEST']._serialized_start=454
+  _globals['_INFERREQUEST']._serialized_end=562
+  _globals['_SELFTESTREQUEST']._serialized_start=564
+  _globals['_SELFTESTREQUEST']._serialized_end=637
+  _globals['_SELFTESTRESPONSE']._serialized_start=639
+  _globals['_SELFTESTRESPONSE']._serialized_end=692
+  _globals['_PROGRESS']._serialized_start=694
+  _globals['_PROGRESS']._serialized_end=733
+  _globals['_INFERRESULT']._serialized_start=735
+  _globals['_INFERRESULT']._serialized_end=803
+  _globals['_INFEREVENT']._serialized_start=805
+  _globals['_INFEREVENT']._serialized_end=905
+  _globals['_DELETEKEYSREQUEST']._serialized_start=907
+  _globals['_DELETEKEYSREQUEST']._serialized_end=943
+  _globals['_DELETEKEYSRESPONSE']._serialized_start=945
+  _globals['_DELETEKEYSRESPONSE']._serialized_end=965
+  _globals['_INFERENCE']._serialized_start=968
+  _globals['_INFERENCE']._serialized_end=1365
 # @@protoc_insertion_point(module_scope)

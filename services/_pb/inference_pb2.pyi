@@ -27,14 +27,26 @@ class OpenUploadRequest(_message.Message):
     def __init__(self, program_digest: _Optional[str] = ..., key_set: _Optional[str] = ...) -> None: ...
 
 class UploadState(_message.Message):
-    __slots__ = ("key_set", "complete", "ready")
+    __slots__ = ("key_set", "complete", "ready", "partial")
     KEY_SET_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     key_set: str
     complete: _containers.RepeatedScalarFieldContainer[int]
     ready: bool
-    def __init__(self, key_set: _Optional[str] = ..., complete: _Optional[_Iterable[int]] = ..., ready: _Optional[bool] = ...) -> None: ...
+    partial: _containers.RepeatedCompositeFieldContainer[PartialKey]
+    def __init__(self, key_set: _Optional[str] = ..., complete: _Optional[_Iterable[int]] = ..., ready: _Optional[bool] = ..., partial: _Optional[_Iterable[_Union[PartialKey, _Mapping]]] = ...) -> None: ...
+
+class PartialKey(_message.Message):
+    __slots__ = ("galois_element", "bytes", "sha256")
+    GALOIS_ELEMENT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    galois_element: int
+    bytes: int
+    sha256: bytes
+    def __init__(self, galois_element: _Optional[int] = ..., bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
 
 class KeyChunk(_message.Message):
     __slots__ = ("key_set", "galois_element", "offset", "data")
@@ -67,6 +79,24 @@ class InferRequest(_message.Message):
     bucket: int
     inputs: _containers.RepeatedCompositeFieldContainer[Ciphertext]
     def __init__(self, key_set: _Optional[str] = ..., program_digest: _Optional[str] = ..., bucket: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[Ciphertext, _Mapping]]] = ...) -> None: ...
+
+class SelfTestRequest(_message.Message):
+    __slots__ = ("key_set", "program_digest", "input")
+    KEY_SET_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    key_set: str
+    program_digest: str
+    input: bytes
+    def __init__(self, key_set: _Optional[str] = ..., program_digest: _Optional[str] = ..., input: _Optional[bytes] = ...) -> None: ...
+
+class SelfTestResponse(_message.Message):
+    __slots__ = ("rotations", "square")
+    ROTATIONS_FIELD_NUMBER: _ClassVar[int]
+    SQUARE_FIELD_NUMBER: _ClassVar[int]
+    rotations: bytes
+    square: bytes
+    def __init__(self, rotations: _Optional[bytes] = ..., square: _Optional[bytes] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("done", "total")

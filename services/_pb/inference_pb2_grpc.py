@@ -49,6 +49,11 @@ class InferenceStub:
                 request_serializer=inference__pb2.KeyChunk.SerializeToString,
                 response_deserializer=inference__pb2.UploadState.FromString,
                 _registered_method=True)
+        self.SelfTest = channel.unary_unary(
+                '/thex.v1.Inference/SelfTest',
+                request_serializer=inference__pb2.SelfTestRequest.SerializeToString,
+                response_deserializer=inference__pb2.SelfTestResponse.FromString,
+                _registered_method=True)
         self.Infer = channel.unary_stream(
                 '/thex.v1.Inference/Infer',
                 request_serializer=inference__pb2.InferRequest.SerializeToString,
@@ -85,6 +90,13 @@ class InferenceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SelfTest(self, request, context):
+        """A tiny program on a random vector that uses every key once; only the client can tell whether the answer is right.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Infer(self, request, context):
         """Run the program on one encrypted text: progress events, then one result.
         """
@@ -116,6 +128,11 @@ def add_InferenceServicer_to_server(servicer, server):
                     servicer.UploadKeys,
                     request_deserializer=inference__pb2.KeyChunk.FromString,
                     response_serializer=inference__pb2.UploadState.SerializeToString,
+            ),
+            'SelfTest': grpc.unary_unary_rpc_method_handler(
+                    servicer.SelfTest,
+                    request_deserializer=inference__pb2.SelfTestRequest.FromString,
+                    response_serializer=inference__pb2.SelfTestResponse.SerializeToString,
             ),
             'Infer': grpc.unary_stream_rpc_method_handler(
                     servicer.Infer,
@@ -209,6 +226,33 @@ class Inference:
             '/thex.v1.Inference/UploadKeys',
             inference__pb2.KeyChunk.SerializeToString,
             inference__pb2.UploadState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SelfTest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thex.v1.Inference/SelfTest',
+            inference__pb2.SelfTestRequest.SerializeToString,
+            inference__pb2.SelfTestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import bench, client, demo, model, server
+from services.cli import bench, client, demo, model, server, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
 app.command("demo")(demo.demo)
@@ -12,6 +12,7 @@ app.command("serve")(server.serve)
 app.command("certs")(server.certs)
 app.command("explain")(model.explain)
 app.command("train")(model.train)
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(bench.app, name="bench")
 
 

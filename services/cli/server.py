@@ -33,51 +33,68 @@ def certs(
 @one_line_errors
 def serve(
     bundle: Annotated[Path | None, typer.Argument(help="Bundle directory; the shipped SST-2 model by default.")] = None,
-    address: Annotated[str, typer.Option(help="host:port to listen on.")] = "127.0.0.1:8443",
-    certificates: Annotated[Path, typer.Option(help="Directory with server.pem and server.key.")] = Path(
-        "certificates"
-    ),
+    address: Annotated[str | None, typer.Option(help="host:port to listen on; 127.0.0.1:8443 by default.")] = None,
+    certificates: Annotated[
+        Path | None, typer.Option(help="Directory with server.pem and server.key; `certificates` by default.")
+    ] = None,
     insecure: Annotated[bool, typer.Option(help="No TLS; loopback addresses only.")] = False,
-    threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
+    authentication: Annotated[str | None, typer.Option(help="none (loopback only), token or mtls.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; 1 by default.", min=1)] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each worker; 2 by default.", min=1)] = None,
     key_directory: Annotated[
         Path | None, typer.Option(help="Where clients' keys are kept; temporary by default.")
     ] = None,
     cache_directory: Annotated[
         Path | None, typer.Option(help="Where encoded plaintexts are kept between starts; ~/.cache/thex by default.")
     ] = None,
+    metrics_address: Annotated[
+        str | None, typer.Option(help="host:port of Prometheus metrics; none by default.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; flags and THEX_ variables win.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting, as limits.request_seconds=60; repeatable.")
+    ] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Serve a bundle until SIGTERM. Prints its limits and, once ready, its port."""
     import asyncio
 
     from he_runtime.constant_cache import default_cache_directory
-    from services.client.connection import is_loopback
-    from services.server.front import Settings
-    from services.server.front import serve as serve_front
+    from services.server.logs import configure_logs
+    from services.server.serving import serve as serve_until_stopped
+    from services.server.settings import load_settings
+    from services.server.tls import CERTIFICATE, PRIVATE_KEY
 
-    if insecure and not is_loopback(address):
-        raise ValueError(
-            f"--insecure serves loopback addresses only, not {address}; make certificates with `thex certs`"
-        )
-    pair = (None, None) if insecure else (certificates / "server.pem", certificates / "server.key")
-    if not insecure and not all(path is not None and path.exists() for path in pair):
-        raise ValueError(
-            f"{certificates} holds no server.pem and server.key; make them with `thex certs {certificates}`"
-        )
-    settings = Settings(
-        bundle_or_shipped(bundle),
-        address,
-        pair[0],
-        pair[1],
-        key_directory,
-        threads,
-        cache_directory=cache_directory or default_cache_directory(),
-    )
+    flags = {
+        "bundle": bundle,
+        "address": address,
+        "certificates": certificates,
+        "authentication": authentication,
+        "workers": workers,
+        "threads": threads,
+        "key_directory": key_directory,
+        "cache_directory": cache_directory,
+        "metrics_address": metrics_address,
+    }
+    defaults = {"bundle": bundle_or_shipped(None), "cache_directory": default_cache_directory()}
+    settings = load_settings(config, flags, assignments or (), defaults=defaults, insecure=insecure)
+    if print_config:
+        print_json(settings.printable())
+        return
+    place = settings.certificates
+    if place is not None and not all((place / name).exists() for name in (CERTIFICATE, PRIVATE_KEY)):
+        raise ValueError(f"{place} holds no server.pem and server.key; make them with `thex certs {place}`")
     if not as_json:
-        console.print(f"planning and compiling; then serving on {address}")
+        console.print(f"planning and compiling; then serving on {settings.address}")
+        for name, value in settings.printable()["limits"].items():
+            console.print(f"  {name} = {value:,}", style="dim", highlight=False)
 
-    def ready(port: int) -> None:
+    def ready(port: int, metrics_port: int | None) -> None:
         if as_json:
-            print_json({"ready": True, "port": port})
+            print_json({"ready": True, "port": port, "metrics_port": metrics_port})
+        else:
+            console.print(f"ready on port {port}")
 
-    asyncio.run(serve_front(settings, on_ready=ready))
+    configure_logs()
+    asyncio.run(serve_until_stopped(settings, on_ready=ready))

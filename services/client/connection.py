@@ -1,22 +1,25 @@
-"""The gRPC side of the client: channel, finite timeouts, and statuses turned into ServerError."""
+"""The gRPC side of the client: channel, finite timeouts, identity, and statuses turned into ServerError."""
 
 import contextlib
-import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
 
 from services._pb import inference_pb2_grpc as service
-from services.client.errors import ClientError, ServerError
+from services.addresses import is_loopback
+from services.client.errors import ClientError, ServerError, server_error
 
 MESSAGE_BYTES = 32 << 20
+_DETAILS_KEY = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds; all finite."""
+    """Seconds of each phase; all finite."""
 
     connect: float = 20.0
     call: float = 60.0
@@ -24,9 +27,75 @@ class Timeouts:
     infer: float = 600.0
 
 
-def open_channel(target: str, *, authority: Path | None, insecure: bool, timeouts: Timeouts) -> grpc.Channel:
+@dataclass(frozen=True)
+class Identity:
+    """How the server knows this client; nothing for a server that asks for nothing."""
+
+    token: str | None = field(default=None, repr=False)
+    """A bearer token, as `thex tokens add` printed it."""
+    certificate: Path | None = None
+    private_key: Path | None = None
+
+
+class Connection:
+    """The service's methods over one channel. Every call has a timeout, carries the identity, and raises ServerError."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        authority: Path | None = None,
+        insecure: bool = False,
+        identity: Identity = Identity(),
+        timeouts: Timeouts = Timeouts(),
+    ) -> None:
+        self.channel = _open_channel(target, authority, insecure, identity, timeouts)
+        self._stub = service.InferenceStub(self.channel)
+        self._metadata = () if identity.token is None else (("authorization", f"Bearer {identity.token}"),)
+        self._running: set[Any] = set()
+
+    def call(self, method: str, request: Any, seconds: float) -> Any:
+        """One answer to one request, or to a stream of requests."""
+        with server_errors():
+            future = getattr(self._stub, method).future(request, timeout=seconds, metadata=self._metadata)
+            with self._cancellable(future):
+                return future.result()
+
+    def stream(self, method: str, request: Any, seconds: float) -> Iterator[Any]:
+        """A stream of answers."""
+        with server_errors():
+            answers = getattr(self._stub, method)(request, timeout=seconds, metadata=self._metadata)
+            with self._cancellable(answers):
+                yield from answers
+
+    @contextlib.contextmanager
+    def _cancellable(self, call: Any) -> Iterator[None]:
+        self._running.add(call)
+        try:
+            yield
+        finally:
+            self._running.discard(call)
+            call.cancel()  # nothing, unless the reader left: then the server stops working for us
+
+    def cancel(self) -> None:
+        """End all running calls; they raise UnreachableError with the reason `cancelled`. From any thread."""
+        for call in list(self._running):
+            call.cancel()
+
+    def close(self) -> None:
+        """Close the channel."""
+        self.channel.close()
+
+
+def _open_channel(target: str, authority: Path | None, insecure: bool, identity: Identity, timeouts: Timeouts) -> Any:
     """A channel that is connected. Plaintext is for loopback only."""
-    options = [("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES)]
+    options = [
+        ("grpc.max_receive_message_length", MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.enable_retries", 0),  # services/client/retries.py knows what may be repeated
+    ]
     if insecure:
         if not is_loopback(target):
             raise ClientError(
@@ -34,33 +103,21 @@ def open_channel(target: str, *, authority: Path | None, insecure: bool, timeout
             )
         channel = grpc.insecure_channel(target, options)
     else:
-        roots = authority.read_bytes() if authority is not None else None
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options)
+        roots, certificate, private_key = (
+            path.read_bytes() if path is not None else None
+            for path in (authority, identity.certificate, identity.private_key)
+        )
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(roots, private_key, certificate), options)
     try:
         grpc.channel_ready_future(channel).result(timeout=timeouts.connect)
     except grpc.FutureTimeoutError:
         channel.close()
-        raise ServerError(
+        raise server_error(
             "unreachable",
-            f"no connection to {target} in {timeouts.connect:.0f} s; is it serving, is the certificate its own?",
+            f"no connection to {target} in {timeouts.connect:.0f} s; is it serving, is the certificate its own, "
+            "does it want one of yours?",
         ) from None
     return channel
-
-
-def is_loopback(target: str) -> bool:
-    """Whether host:port names this machine."""
-    host = target.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def stub(channel: grpc.Channel) -> service.InferenceStub:
-    """The service's methods."""
-    return service.InferenceStub(channel)
 
 
 @contextlib.contextmanager
@@ -68,9 +125,24 @@ def server_errors() -> Iterator[None]:
     """Turn gRPC failures into ServerError with the server's reason code."""
     try:
         yield
+    except grpc.FutureCancelledError:
+        raise server_error("cancelled", "the call was cancelled here") from None
     except grpc.RpcError as error:
-        details = error.details() or ""
-        reason, separator, message = details.partition(": ")
-        if not separator or " " in reason:
-            reason, message = error.code().name.lower(), details
-        raise ServerError(reason, message) from None
+        raise _from_status(error) from None
+
+
+def _from_status(error: Any) -> ServerError:
+    """The reason from ErrorInfo if the server sent it, else from the text or the status."""
+    details = error.details() or ""
+    reason, separator, message = details.partition(": ")
+    if not separator or " " in reason:
+        reason, message = error.code().name.lower(), details
+    retry = None
+    for key, value in error.trailing_metadata() or ():
+        if key == _DETAILS_KEY and isinstance(value, bytes):
+            with contextlib.suppress(ValueError):  # a broken trailer takes nothing away from the status
+                for detail in status_pb2.Status.FromString(value).details:
+                    waiting = error_details_pb2.RetryInfo()
+                    if detail.Unpack(waiting):
+                        retry = waiting.retry_delay.ToMilliseconds() / 1000
+    return server_error(reason, message, retry)

@@ -1,145 +1,281 @@
-"""The front: an asyncio gRPC server that checks, limits and stores. Imports neither torch, tenseal nor numpy."""
+"""The RPCs: each checks, stores or hands to a worker. Imports neither torch, tenseal, numpy nor numba.
+
+What touches the disk runs on one thread of its own and what computes runs in workers, so the event loop is always free to answer
+health checks and to notice that a client went away.
+"""
 
 import asyncio
 import contextlib
-import secrets
-import signal
-import tempfile
-from collections.abc import AsyncIterator
+import hashlib
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import grpc
-import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from typing import Any, TypeVar
 
 from he_runtime.errors import WireError
-from he_runtime.wire.message import FRESH_CIPHERTEXT, read_frame
-from he_runtime.wire.sizes import input_ciphertext_body_bytes
+from he_runtime.wire.ciphertext_frames import check_fresh_frame
 from services._pb import inference_pb2 as messages
 from services._pb import inference_pb2_grpc as service
+from services.server.calls import Call, Desk
+from services.server.identity import ANONYMOUS
 from services.server.key_store import KeyStore
 from services.server.limits import Limits
+from services.server.metrics import Metrics
 from services.server.model import ServedModel
-from services.server.worker_handle import WorkerDiedError, WorkerHandle
+from services.server.worker_pool import Counters, Job, WorkerPool
 
-SERVICE_NAME = "thex.v1.Inference"
 FILE_CHUNK_BYTES = 1 << 20
-log = structlog.get_logger()
-
-_STATUS = {
-    "unknown_key_set": grpc.StatusCode.NOT_FOUND,
-    "keys_incomplete": grpc.StatusCode.FAILED_PRECONDITION,
-    "wrong_program": grpc.StatusCode.FAILED_PRECONDITION,
-    "too_many_key_sets": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "busy": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "oversize": grpc.StatusCode.OUT_OF_RANGE,
-}
+DEATHS_OF_A_KEY_SET = 3
+Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to serve."""
-
-    bundle_directory: Path
-    address: str
-    certificate: Path | None
-    private_key: Path | None
-    key_directory: Path | None = None
-    threads: int = 2
-    limits: Limits = field(default_factory=Limits)
-    cache_directory: Path | None = None
-    """Where encoded plaintexts are kept between starts; nowhere without it."""
-
-
+@dataclass
 class Front(service.InferenceServicer):  # type: ignore[misc]
-    """The RPCs."""
+    """The service."""
 
-    def __init__(self, model: ServedModel, store: KeyStore, worker: WorkerHandle) -> None:
-        self.model = model
-        self.store = store
-        self.worker = worker
+    model: ServedModel
+    store: KeyStore
+    pool: WorkerPool
+    desk: Desk
+    limits: Limits
+    draining: bool = False
+    """Whether new work is refused."""
+    uploads: Counters = field(default_factory=Counters)
+    requests: Counters = field(default_factory=Counters)
+    _deaths: Counter[str] = field(default_factory=Counter)
+    _disk: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="key-store"))
 
-    async def GetClientBundle(  # noqa: N802
-        self,
-        request: Any,  # noqa: ARG002
-        context: Any,  # noqa: ARG002
-    ) -> AsyncIterator[messages.FileChunk]:
+    @property
+    def metrics(self) -> Metrics:
+        """Where everything is counted."""
+        return self.desk.metrics
+
+    # --- the model -------------------------------------------------------------------------------------------------
+
+    async def GetClientBundle(self, request: Any, context: Any) -> AsyncIterator[messages.FileChunk]:  # noqa: N802, ARG002
         """Plan first, then the files of the public half."""
+        async with self.desk.call(context, "GetClientBundle") as call:
+            async for chunk in self._bundle():
+                call.bytes_out += len(chunk.data)
+                yield chunk
+
+    async def _bundle(self) -> AsyncIterator[messages.FileChunk]:
         yield messages.FileChunk(name="plan.json", data=self.model.plan_json.encode())
         for name, path in self.model.files.items():
             with path.open("rb") as file:
-                while data := file.read(FILE_CHUNK_BYTES):
+                while data := await asyncio.to_thread(file.read, FILE_CHUNK_BYTES):
                     yield messages.FileChunk(name=name, data=data)
+
+    # --- keys ------------------------------------------------------------------------------------------------------
 
     async def OpenUpload(self, request: Any, context: Any) -> messages.UploadState:  # noqa: N802
         """Begin, or say how far an upload got."""
-        async with _refusals(context, "OpenUpload"):
+        async with self.desk.call(context, "OpenUpload") as call:
+            self._take_work()
             self._check_program(request.program_digest)
-            return self._state(request.key_set or self.store.create())
+            call.key_set = request.key_set or await self.on_disk(self.store.create, call.principal.tenant)
+            return await self._state(call, partial=True)
 
     async def UploadKeys(self, request_iterator: Any, context: Any) -> messages.UploadState:  # noqa: N802
-        """Keys in chunks; once all are there the worker loads them, so that the first query is as fast as the next."""
-        async with _refusals(context, "UploadKeys"):
-            key_set = ""
-            async for chunk in request_iterator:
-                key_set = chunk.key_set
-                self.store.append(key_set, chunk.galois_element, chunk.offset, chunk.data)
-            if not key_set:
-                raise WireError("empty_upload", "the upload held no key")
-            ready = self.store.is_complete(key_set)
-            if ready:
-                try:
-                    await self.worker.job("load", key_set, self.store.path(key_set))
-                except WireError as error:
-                    if error.reason != "busy":
-                        self.store.delete(key_set)  # a key that does not load would fail every query
-                    raise
-            return self._state(key_set, ready=ready)
+        """Keys in chunks; once all are there a worker loads them, so that the first query is as fast as the next."""
+        async with self.desk.call(context, "UploadKeys") as call:
+            self._take_work()
+            tenant = call.principal.tenant
+            with self.uploads.one(tenant, self.limits.uploads_per_client, self.limits.uploads):
+                async with asyncio.timeout(self.limits.upload_seconds):
+                    async for chunk in self._chunks(request_iterator):
+                        if call.key_set and chunk.key_set != call.key_set:
+                            raise WireError("unknown_key_set", "one upload call is for one key set")
+                        call.key_set = chunk.key_set
+                        call.bytes_in += len(chunk.data)
+                        await self.on_disk(
+                            self.store.append, call.key_set, tenant, chunk.galois_element, chunk.offset, chunk.data
+                        )
+                if not call.key_set:
+                    raise WireError("empty_upload", "the upload held no key")
+                ready = await self.on_disk(self.store.is_complete, call.key_set, tenant)
+                if ready:
+                    await self._load(call)
+                return await self._state(call, ready=ready)
 
-    async def Infer(self, request: Any, context: Any) -> AsyncIterator[messages.InferEvent]:  # noqa: N802
-        """Progress events, then the result."""
-        async with _refusals(context, "Infer"):
-            self._check_program(request.program_digest)
-            directory = self.store.path(request.key_set)
-            if not self.store.is_complete(request.key_set):
-                raise WireError("keys_incomplete", "the upload of the keys is not complete; resume it")
-            inputs = self._checked_inputs(request)
-            events: asyncio.Queue[messages.InferEvent | None] = asyncio.Queue()
-
-            async def report(done: int, total: int) -> None:
-                await events.put(messages.InferEvent(progress=messages.Progress(done=done, total=total)))
-
-            async def compute() -> Any:
-                try:
-                    return await self.worker.job(
-                        "infer", request.key_set, directory, request.bucket, inputs, on_progress=report
-                    )
-                finally:
-                    await events.put(None)
-
-            job = asyncio.ensure_future(compute())
+    async def _chunks(self, stream: Any) -> AsyncIterator[Any]:
+        """Chunks, none larger than allowed, none later than allowed."""
+        iterator = aiter(stream)
+        while True:
             try:
-                while (event := await events.get()) is not None:
-                    yield event
-                outputs, seconds = await job
-            finally:
-                job.cancel()  # the client went away: free the worker
-            named = [messages.Ciphertext(name=name, data=data) for name, data in outputs.items()]
-            yield messages.InferEvent(result=messages.InferResult(outputs=named, seconds=seconds))
+                async with asyncio.timeout(self.limits.idle_seconds):
+                    chunk = await anext(iterator)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise WireError(
+                    "idle", f"nothing came for {self.limits.idle_seconds:.0f} s; resume the upload"
+                ) from None
+            if len(chunk.data) > self.limits.chunk_bytes:
+                raise WireError("oversize", f"a chunk has at most {self.limits.chunk_bytes} bytes")
+            yield chunk
+
+    async def _load(self, call: Call) -> None:
+        """Have a worker read the keys. Keys that a worker refuses would fail every query, so they go."""
+        try:
+            async with self._files(call) as files:
+                await self._run(call, "load", (call.key_set, files), "")
+        except WireError as error:
+            if error.reason not in ("busy", "too_many", "unknown_key_set"):
+                with contextlib.suppress(WireError):
+                    await self.on_disk(self.store.delete, call.key_set, call.principal.tenant)
+            raise
 
     async def DeleteKeys(self, request: Any, context: Any) -> messages.DeleteKeysResponse:  # noqa: N802
         """Forget keys on disk and in memory."""
-        async with _refusals(context, "DeleteKeys"):
-            self.store.delete(request.key_set)
-            await self.worker.job("forget", request.key_set)
+        async with self.desk.call(context, "DeleteKeys") as call:
+            tenant = call.principal.tenant
+            if request.key_set:
+                call.key_set = request.key_set
+                await self.on_disk(self.store.delete, request.key_set, tenant)
+                names = [request.key_set]
+            elif call.principal == ANONYMOUS:
+                raise WireError("unknown_key_set", "callers are anonymous here: name the key set")
+            else:
+                names = await self.on_disk(self.store.delete_all, tenant)
+            for name in names:
+                await self.pool.forget(name)
             return messages.DeleteKeysResponse()
 
-    def _state(self, key_set: str, *, ready: bool = False) -> messages.UploadState:
-        complete = self.store.complete(key_set)
-        return messages.UploadState(key_set=key_set, complete=complete, ready=ready)
+    # --- queries ---------------------------------------------------------------------------------------------------
+
+    async def SelfTest(self, request: Any, context: Any) -> messages.SelfTestResponse:  # noqa: N802
+        """Every key once, on a vector that only the client knows."""
+        async with self.desk.call(context, "SelfTest") as call:
+            self._take_work()
+            self._check_program(request.program_digest)
+            call.key_set, call.bytes_in = request.key_set, len(request.input)
+            with self.requests.one(call.principal.tenant, self.limits.requests_per_client):
+                async with self._whole_files(call) as files:
+                    check_fresh_frame(request.input, self.model.binding, max(self.model.keys.values()))
+                    arguments = (call.key_set, files, request.input)
+                    rotations, square = await self._run(call, "self_test", arguments, _digest([request.input]))
+            call.bytes_out = len(rotations) + len(square)
+            return messages.SelfTestResponse(rotations=rotations, square=square)
+
+    async def Infer(self, request: Any, context: Any) -> AsyncIterator[messages.InferEvent]:  # noqa: N802
+        """Progress events, then the result."""
+        async with self.desk.call(context, "Infer") as call:
+            self._take_work()
+            self._check_program(request.program_digest)
+            call.key_set, call.bytes_in = request.key_set, sum(len(item.data) for item in request.inputs)
+            with self.requests.one(call.principal.tenant, self.limits.requests_per_client):
+                async with self._whole_files(call) as files:
+                    inputs = self._checked_inputs(request)
+                    arguments = (call.key_set, files, request.bucket, inputs)
+                    async with contextlib.aclosing(self._events(call, arguments, _digest(inputs.values()))) as events:
+                        async for event in events:
+                            yield event
+
+    async def _events(
+        self, call: Call, arguments: tuple[Any, ...], digest: str
+    ) -> AsyncGenerator[messages.InferEvent, None]:
+        events: asyncio.Queue[messages.InferEvent | None] = asyncio.Queue()
+
+        async def report(done: int, total: int) -> None:
+            await events.put(messages.InferEvent(progress=messages.Progress(done=done, total=total)))
+
+        async def compute() -> Any:
+            try:
+                return await self._run(call, "infer", arguments, digest, on_progress=report)
+            finally:
+                await events.put(None)
+
+        job = asyncio.ensure_future(compute())
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            outputs, stages = await job
+        finally:
+            job.cancel()  # the client went away: free the worker
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await job  # what it ended with was raised above, unless nobody is there to be told
+        call.stages.update(stages)
+        named = [messages.Ciphertext(name=name, data=data) for name, data in outputs.items()]
+        call.bytes_out = sum(len(item.data) for item in named)
+        yield messages.InferEvent(result=messages.InferResult(outputs=named, seconds=stages["compute"]))
+
+    # --- what they share -------------------------------------------------------------------------------------------
+
+    async def on_disk(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Run something of the store on the store's thread. It is finished even when the caller goes away."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments))
+
+    def blame(self, job: Job) -> None:
+        """A worker ended while it had this job: its input is not tried again, nor are keys that were there too often.
+
+        A worker that was merely unlucky (killed for memory, by hand) costs an honest client nothing: it encrypts anew.
+        """
+        self.metrics.quarantined.inc()
+        self._deaths[job.key_set] += 1
+        guilty = [job.digest] if job.digest else []
+        if self._deaths[job.key_set] >= DEATHS_OF_A_KEY_SET:
+            guilty.append(job.key_set)
+        for digest in guilty:
+            self._disk.submit(self.store.index.quarantine, digest, self.store.now)
+
+    async def _run(self, call: Call, name: str, arguments: tuple[Any, ...], digest: str, **options: Any) -> Any:
+        """One job, unless its input is known to end workers."""
+        for suspect, what in ((digest, "input"), (call.key_set, "key set")):
+            known: bool = bool(suspect) and await self.on_disk(self.store.index.is_quarantined, suspect)
+            if known:
+                raise WireError("quarantined", f"this {what} ended a worker and is not tried again; make a new one")
+        arrived = time.monotonic()
+
+        def started() -> None:
+            call.stages["queue"] = time.monotonic() - arrived
+
+        call.retry_seconds = self.pool.retry_seconds
+        return await self.pool.run(Job(name, call.key_set, arguments, digest), on_started=started, **options)
+
+    @contextlib.asynccontextmanager
+    async def _files(self, call: Call) -> AsyncIterator[dict[int, str]]:
+        """Files of the key set by Galois element, kept for the length of the block."""
+
+        def pinned() -> dict[int, str]:
+            files = self.store.files(call.key_set, call.principal.tenant)
+            self.store.pin(call.key_set)
+            return files
+
+        pinning = asyncio.ensure_future(self.on_disk(pinned))
+        try:
+            yield await asyncio.shield(pinning)
+        finally:
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await pinning
+            if pinning.done() and not pinning.cancelled() and pinning.exception() is None:
+                await self.on_disk(self.store.unpin, call.key_set)
+
+    @contextlib.asynccontextmanager
+    async def _whole_files(self, call: Call) -> AsyncIterator[dict[int, str]]:
+        async with self._files(call) as files:
+            if files.keys() != self.model.keys.keys():
+                raise WireError("keys_incomplete", "the upload of the keys is not complete; resume it")
+            yield files
+
+    async def _state(self, call: Call, *, ready: bool = False, partial: bool = False) -> messages.UploadState:
+        complete = await self.on_disk(self.store.complete, call.key_set, call.principal.tenant)
+        parts = await self.on_disk(self.store.partial, call.key_set) if partial else []
+        return messages.UploadState(
+            key_set=call.key_set,
+            complete=complete,
+            ready=ready,
+            partial=[
+                messages.PartialKey(galois_element=part.element, bytes=part.size_bytes, sha256=part.sha256)
+                for part in parts
+            ],
+        )
+
+    def _take_work(self) -> None:
+        if self.draining:
+            raise WireError("draining", "this server is stopping; try again, another one will answer")
 
     def _check_program(self, digest: str) -> None:
         if digest != self.model.binding.program_digest:
@@ -156,71 +292,13 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
         if inputs.keys() != wanted.keys() or len(request.inputs) != len(wanted):
             raise WireError("wrong_inputs", f"the program takes {sorted(wanted)}, each once")
         for name, level in wanted.items():
-            size = input_ciphertext_body_bytes(self.model.binding.parameters, level)
-            frame = read_frame(inputs[name], self.model.binding, FRESH_CIPHERTEXT, size)
-            if frame.level != level:
-                raise WireError("wrong_level", f"{name} is at level {frame.level}; the program wants level {level}")
+            check_fresh_frame(inputs[name], self.model.binding, level)
         return inputs
 
 
-@contextlib.asynccontextmanager
-async def _refusals(context: Any, method: str) -> AsyncIterator[None]:
-    """Refusals become statuses whose details begin with a stable reason; anything unforeseen carries a request id only."""
-    request_id = secrets.token_hex(8)
-    try:
-        yield
-        log.info("rpc", method=method, request_id=request_id, code="OK")
-    except WireError as error:
-        code = _STATUS.get(error.reason, grpc.StatusCode.INVALID_ARGUMENT)
-        log.info("rpc", method=method, request_id=request_id, code=code.name, reason=error.reason)
-        await context.abort(code, f"{error.reason}: {error}")
-    except TimeoutError:
-        log.warning("rpc", method=method, request_id=request_id, code="DEADLINE_EXCEEDED")
-        await context.abort(
-            grpc.StatusCode.DEADLINE_EXCEEDED, "too_slow: the request took longer than the server allows"
-        )
-    except WorkerDiedError:
-        log.error("rpc", method=method, request_id=request_id, code="UNAVAILABLE")
-        await context.abort(grpc.StatusCode.UNAVAILABLE, f"worker_restarted: try again (request {request_id})")
-    except OSError as error:
-        log.error("rpc", method=method, request_id=request_id, code="INTERNAL", error=type(error).__name__)
-        await context.abort(grpc.StatusCode.INTERNAL, f"internal: request {request_id}")
-
-
-async def serve(settings: Settings, *, on_ready: Any = None) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    limits = settings.limits
-    cache = None if settings.cache_directory is None else str(settings.cache_directory)
-    worker = WorkerHandle(str(settings.bundle_directory), settings.threads, limits, cache)
-    with tempfile.TemporaryDirectory(prefix="thex-keys-") as temporary:
-        model = await worker.start()
-        store = KeyStore(settings.key_directory or Path(temporary) / "keys", model, limits)
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limits.message_bytes),
-                ("grpc.max_send_message_length", limits.message_bytes),
-            ],
-            maximum_concurrent_rpcs=limits.concurrent_calls,
-        )
-        service.add_InferenceServicer_to_server(Front(model, store, worker), server)
-        health = HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health, server)
-        if settings.certificate is None or settings.private_key is None:
-            port = server.add_insecure_port(settings.address)
-        else:
-            pair = (settings.private_key.read_bytes(), settings.certificate.read_bytes())
-            port = server.add_secure_port(settings.address, grpc.ssl_server_credentials([pair]))
-        await server.start()
-        for name in ("", SERVICE_NAME):
-            await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-        log.info("serving", address=settings.address, port=port, limits=repr(limits))
-        if on_ready is not None:
-            on_ready(port)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await stop.wait()
-        for name in ("", SERVICE_NAME):
-            await health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await server.stop(grace=10)
-        worker.stop()
+def _digest(parts: Iterable[bytes]) -> str:
+    """Names an input in the quarantine."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()

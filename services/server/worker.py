@@ -1,7 +1,7 @@
 """The worker process: owns the evaluator, one job at a time. Sees ciphertexts and evaluation keys only.
 
 It talks to the front over a pipe: ("ready", plan JSON, files) once, then for each job any number of ("progress", done, total)
-and one of ("done", payload), ("refused", reason, message) or ("cancelled",).
+and one of ("done", payload), ("refused", reason, message), ("failed", what) or ("cancelled",).
 """
 
 import json
@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,22 +20,27 @@ from he_runtime.constant_cache import constants_of
 from he_runtime.engines.numba_engine import NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, run
-from he_runtime.plan import Plan, plan_bundle
+from he_runtime.parameters import make_parameters
+from he_runtime.plan import Plan, plan_bundle, plan_weights
 from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciphertext
 from he_runtime.wire.evaluation_keys import read_evaluation_key
 from he_runtime.wire.message import Binding
+from services.self_test import self_test
+from services.server.worker_entry import WorkerSettings, limit_this_job
 
-LOADED_KEY_SETS = 2  # each takes about 1.3 GB of memory for the shipped model
 PROGRESS_SECONDS = 0.2
 
 
 class Worker:
     """Everything that a job needs."""
 
-    def __init__(self, plan: Plan, threads: int, cancelled: Any, cache_directory: Path | None = None) -> None:
+    def __init__(
+        self, plan: Plan, threads: int, cancelled: Any, cache_directory: Path | None = None, *, loaded_key_sets: int = 2
+    ) -> None:
         self.plan = plan
         self.client_plan = plan.client_plan()
+        self.loaded_key_sets = loaded_key_sets
         self.cancelled = cancelled
         self.binding = Binding(plan.parameters, plan.digest)
         self.engine = NumbaEngine(plan.parameters, threads)
@@ -42,17 +48,18 @@ class Worker:
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
         self.constants = constants_of(plan, self.engine, cache_directory)
 
-    def load(self, key_set: str, directory: Path) -> NumbaEngine:
-        """The engine with this client's keys, read from disk unless they are in memory."""
+    def load(self, key_set: str, files: Mapping[int, str]) -> NumbaEngine:
+        """The engine with this client's keys (Galois element -> file), read from disk unless they are in memory."""
         if key_set in self.loaded:
             self.loaded.move_to_end(key_set)
             return self.loaded[key_set]
-        while len(self.loaded) >= LOADED_KEY_SETS:
+        while len(self.loaded) >= self.loaded_key_sets:
             self.loaded.popitem(last=False)
         engine = self.engine.without_keys()
         for element in self.plan.keys:
-            content = (directory / f"{element}.key").read_bytes()
-            key = read_evaluation_key(content, self.binding, self.plan.keys)
+            if self.cancelled.is_set():
+                raise CancelledError("the caller went away while keys were loaded")
+            key = read_evaluation_key(Path(files[element]).read_bytes(), self.binding, self.plan.keys)
             engine.load_key(key.galois_element, key.level, key.digits)
         self.loaded[key_set] = engine
         return engine
@@ -61,11 +68,24 @@ class Worker:
         """Free a client's keys."""
         self.loaded.pop(key_set, None)
 
+    def self_test(self, key_set: str, files: Mapping[int, str], content: bytes) -> tuple[bytes, bytes]:
+        """Answers of the self-test program as messages; empty where it has nothing to do."""
+        engine = self.load(key_set, files)
+        level, scale = max(self.plan.keys.values()), self.plan.parameters.scale
+        fresh = read_input_ciphertext(content, self.binding, level, scale)
+        results = self_test(engine, self.plan.keys, engine.from_seeded(fresh.seed, fresh.rows, fresh.scale))
+        rotations, square = (
+            b"" if result is None else write_result_ciphertext(engine.to_rows(result), result.scale, self.binding)
+            for result in results
+        )
+        return rotations, square
+
     def infer(
-        self, pipe: Connection, key_set: str, directory: Path, bucket: int, inputs: dict[str, bytes]
-    ) -> tuple[dict[str, bytes], float]:
-        """Results by name as messages, and the seconds that the program took."""
-        engine = self.load(key_set, directory)
+        self, pipe: Connection, key_set: str, files: Mapping[int, str], bucket: int, inputs: dict[str, bytes]
+    ) -> tuple[dict[str, bytes], dict[str, float]]:
+        """Results by name as messages, and the seconds of each stage."""
+        began = time.monotonic()
+        engine = self.load(key_set, files)
         program = self.plan.programs[bucket]
         ciphertexts = {}
         for name, value in program.inputs.items():
@@ -88,7 +108,7 @@ class Worker:
             on_progress=report,
             cancelled=self.cancelled,
         )
-        seconds = time.monotonic() - started
+        computed = time.monotonic()
         period = self.client_plan.answer_period
         if period is None:
             answers = {
@@ -100,35 +120,68 @@ class Worker:
                 name: write_answer(engine.to_coefficients(result), period, result.scale, self.binding)
                 for name, result in outputs.items()
             }
-        return answers, seconds
+        return answers, {
+            "load": started - began,
+            "compute": computed - started,
+            "write": time.monotonic() - computed,
+        }
 
 
-def main(pipe: Connection, cancelled: Any, bundle_directory: str, threads: int, cache_directory: str | None) -> None:
-    """Entry point of the spawned process."""
+def main(pipe: Connection, cancelled: Any, settings: WorkerSettings) -> None:
+    """Read jobs until the front closes the pipe."""
     keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the front decides when to stop
-    bundle = Bundle.open(Path(bundle_directory))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the front decides when to stop, after running requests
+    bundle = Bundle.open(Path(settings.bundle_directory))
     plan = plan_bundle(bundle)
-    worker = Worker(plan, threads, cancelled, None if cache_directory is None else Path(cache_directory))
+    if settings.insecure_test_ring is not None:
+        plan = _insecure_test_plan(bundle, plan, settings.insecure_test_ring)
+    cache = None if settings.cache_directory is None else Path(settings.cache_directory)
+    worker = Worker(plan, settings.threads, cancelled, cache, loaded_key_sets=settings.loaded_key_sets)
     files = {name: str(path) for name, path in bundle.client_half_files().items()}
     pipe.send(("ready", json.dumps(plan.client_plan().to_json()), files))
     while True:
         try:
             job, arguments = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
+        limit_this_job(settings)
         try:
-            if job == "load":
+            pipe.send(_answer(worker, pipe, job, arguments))
+        except BrokenPipeError:
+            return  # the front is gone
+
+
+def _answer(worker: Worker, pipe: Connection, job: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        match job:
+            case "load":
                 worker.load(*arguments)
-                pipe.send(("done", None))
-            elif job == "forget":
+                return ("done", None)
+            case "forget":
                 worker.forget(*arguments)
-                pipe.send(("done", None))
-            else:
-                pipe.send(("done", worker.infer(pipe, *arguments)))
-        except CancelledError:
-            pipe.send(("cancelled",))
-        except WireError as error:
-            pipe.send(("refused", error.reason, str(error)))
-        except (HERuntimeError, OSError) as error:
-            pipe.send(("refused", type(error).__name__, "the request could not be executed"))
+                return ("done", None)
+            case "self_test":
+                return ("done", worker.self_test(*arguments))
+            case _:
+                return ("done", worker.infer(pipe, *arguments))
+    except CancelledError:
+        return ("cancelled",)
+    except WireError as error:
+        return ("refused", error.reason, str(error))
+    except BrokenPipeError:
+        raise
+    except (HERuntimeError, OSError, MemoryError, ArithmeticError, ValueError) as error:
+        return ("failed", type(error).__name__)  # the type alone: what a message says might be a client's
+
+
+def _insecure_test_plan(bundle: Bundle, secure: Plan, ring_degree: int) -> Plan:
+    """The same model on a ring that hides nothing, so that tests of everything else are quick."""
+    return plan_weights(
+        bundle.weights(),
+        bundle.config.buckets,
+        logit_range=bundle.config.ranges.logits,
+        model_digest=bundle.digest,
+        parameters=make_parameters(ring_degree, secure.levels, insecure_test=True),
+        lowering=secure.lowering,
+    )

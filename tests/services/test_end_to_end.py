@@ -14,8 +14,7 @@ from he_runtime.client_keys import make_evaluation_keys
 from he_runtime.plain_model import logits as plain_logits
 from he_runtime.wire.evaluation_keys import write_evaluation_key
 from services._pb import inference_pb2 as messages
-from services.client import Client, OutOfRangeError, ServerError, TextTooLongError
-from services.client.connection import server_errors
+from services.client import Client, KeysUnknownError, OutOfRangeError, ServerError, TextTooLongError
 from services.local import LocalServer, local_server
 from tests.bundles import write_small_bundle
 
@@ -90,8 +89,13 @@ def test_an_answer_out_of_range_is_reported_as_such(tmp_path: Path) -> None:
         client.classify(TEXT)
 
 
+def encrypted(client: Client) -> list[messages.Ciphertext]:
+    inputs = client.session.encrypt(client._secret_key(), client.session.prepare(TEXT))
+    return [messages.Ciphertext(name=name, data=data) for name, data in inputs.items()]
+
+
 def infer(client: Client, **changes: object) -> None:
-    inputs = client._encrypt(8, client.model.embed(*client.tokenise(TEXT)))
+    inputs = encrypted(client)
     fields = {
         "key_set": client._stored_key_set(),
         "program_digest": client.plan.program_digest,
@@ -99,13 +103,12 @@ def infer(client: Client, **changes: object) -> None:
         "inputs": inputs,
         **changes,
     }
-    with server_errors():
-        for _ in client._stub.Infer(messages.InferRequest(**fields), timeout=30):
-            pass
+    for _ in client._connection.stream("Infer", messages.InferRequest(**fields), 30):
+        pass
 
 
 def test_hostile_queries_are_refused_within_a_second_and_the_next_honest_one_is_answered(client: Client) -> None:
-    inputs = client._encrypt(8, client.model.embed(*client.tokenise(TEXT)))
+    inputs = encrypted(client)
 
     def changed(alter) -> list[messages.Ciphertext]:
         first, *rest = inputs
@@ -143,10 +146,10 @@ def test_hostile_queries_are_refused_within_a_second_and_the_next_honest_one_is_
 def test_hostile_uploads_are_refused_and_an_interrupted_one_resumes(client: Client) -> None:
     digest = client.plan.program_digest
     element, level = next(iter(client.plan.keys.items()))
-    key = next(make_evaluation_keys(client._seal, client._secret_key(), {element: level}))
-    message = write_evaluation_key(key, client._binding)
-    with server_errors():
-        key_set = client._stub.OpenUpload(messages.OpenUploadRequest(program_digest=digest), timeout=10).key_set
+    key = next(make_evaluation_keys(client.session.seal, client._secret_key(), {element: level}))
+    message = write_evaluation_key(key, client.session.binding)
+    call = client._connection.call
+    key_set = call("OpenUpload", messages.OpenUploadRequest(program_digest=digest), 10).key_set
 
     def upload(content: bytes, number: int = element, offset: int = 0) -> messages.UploadState:
         step = 1 << 20
@@ -156,8 +159,7 @@ def test_hostile_uploads_are_refused_and_an_interrupted_one_resumes(client: Clie
             )
             for start in range(0, len(content), step)
         )
-        with server_errors():
-            return client._stub.UploadKeys(chunks, timeout=10)
+        return call("UploadKeys", chunks, 10)
 
     flipped = message[:9000] + bytes([message[9000] ^ 4]) + message[9001:]
     cases = [
@@ -181,11 +183,9 @@ def test_hostile_uploads_are_refused_and_an_interrupted_one_resumes(client: Clie
     with pytest.raises(ServerError) as caught:
         infer(client, key_set=key_set)
     assert caught.value.reason == "keys_incomplete"
-    with server_errors():
-        client._stub.DeleteKeys(messages.DeleteKeysRequest(key_set=key_set), timeout=10)
-        asked = messages.OpenUploadRequest(program_digest=digest, key_set=key_set)
-        with pytest.raises(Exception, match="unknown_key_set"):
-            client._stub.OpenUpload(asked, timeout=10)
+    call("DeleteKeys", messages.DeleteKeysRequest(key_set=key_set), 10)
+    with pytest.raises(KeysUnknownError):
+        call("OpenUpload", messages.OpenUploadRequest(program_digest=digest, key_set=key_set), 10)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from services._pb.generate import NAMES, generate
+from services.addresses import is_loopback
 from services.certificates import make_certificates
 from services.cli.main import app
-from services.client.connection import is_loopback
 from tests.bundles import write_small_bundle
 
 RUNNER = CliRunner()

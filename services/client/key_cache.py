@@ -1,0 +1,83 @@
+"""A client's keys on its own disk: the secret one encrypted, the evaluation keys as they are sent.
+
+Evaluation keys are kept so that an upload goes on in the middle of a key, and so that a server that forgot them gets the same
+again without a minute of making them. Directories are 0700, files 0600, and a file has its name only when it is whole.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from he_runtime.client_keys import make_evaluation_keys
+from he_runtime.errors import WireError
+from he_runtime.seal import SealClient, SecretKey
+from he_runtime.secret_store import create_key_file, open_secret_key, store_secret_key
+from he_runtime.wire.evaluation_keys import write_evaluation_key
+from he_runtime.wire.message import EVALUATION_KEY, Binding, read_frame
+from he_runtime.wire.sizes import evaluation_key_body_bytes
+
+
+@dataclass(frozen=True)
+class KeyCache:
+    """Keys for one program, under one directory."""
+
+    directory: Path
+    seal: SealClient
+    binding: Binding
+    passphrase: str | None
+    keep: bool
+    """Whether evaluation keys stay on disk."""
+
+    @property
+    def _evaluation_keys(self) -> Path:
+        return self.directory / "evaluation-keys"
+
+    def secret(self) -> SecretKey:
+        """The secret key; made and stored at the first use."""
+        path, key_file = self.directory / "secret.key", self.directory / "storage.key"
+        if not path.exists():
+            if self.passphrase is None:
+                create_key_file(key_file)
+            self.forget_evaluation_keys()  # those of a former secret fit nothing
+            secret = self.seal.generate_secret_key()
+            store_secret_key(path, self.seal, secret, passphrase=self.passphrase, key_file=key_file)
+        return open_secret_key(path, self.seal, passphrase=self.passphrase, key_file=key_file)
+
+    def messages(self, secret: SecretKey, wanted: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
+        """(Galois element, message) for each key wanted (element -> level): from disk, or made now. One at a time."""
+        for element, level in wanted.items():
+            content = self.kept(element, level)
+            if content is None:
+                (key,) = make_evaluation_keys(self.seal, secret, {element: level})
+                content = write_evaluation_key(key, self.binding)
+                if self.keep:
+                    self._write(element, content)
+            yield element, content
+
+    def kept(self, element: int, level: int) -> bytes | None:
+        """The message of a key that is on disk and whole."""
+        path = self._evaluation_keys / str(element)
+        try:
+            content = path.read_bytes()
+            read_frame(content, self.binding, EVALUATION_KEY, evaluation_key_body_bytes(self.binding.parameters, level))
+        except FileNotFoundError:
+            return None
+        except WireError:
+            path.unlink(missing_ok=True)  # damaged: made anew
+            return None
+        return content
+
+    def forget_evaluation_keys(self) -> None:
+        """Remove them from this disk."""
+        shutil.rmtree(self._evaluation_keys, ignore_errors=True)
+
+    def _write(self, element: int, content: bytes) -> None:
+        self._evaluation_keys.mkdir(mode=0o700, exist_ok=True)
+        partial = self._evaluation_keys / f"{element}.part"
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        partial.rename(self._evaluation_keys / str(element))

@@ -1,0 +1,151 @@
+"""What a client does on its own machine: tokens, packing, encryption, decryption, checks. No network."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from he_runtime.bundle import ClientHalf
+from he_runtime.errors import BundleError, HERuntimeError, RangeError, WireError
+from he_runtime.plan import ClientPlan
+from he_runtime.seal import SealClient, SecretKey
+from he_runtime.wire.answers import read_answer
+from he_runtime.wire.ciphertexts import SeededCiphertext, read_result_ciphertext, write_input_ciphertext
+from he_runtime.wire.message import Binding
+from services import self_test
+from services.client.errors import AnswerError, ClientError, OutOfRangeError, SelfTestError, TextTooLongError
+
+SELF_TEST_TOLERANCE = 2.0**-7
+"""Of a result of order 1: noise is below 2^-12, and a wrong or damaged key gives numbers of order 2^40."""
+UNUSED_TOLERANCE = 2.0**-7
+"""Of slots that an honest answer leaves empty, or repeats."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A text ready to be encrypted."""
+
+    tokens: int
+    bucket: int
+    slots: Mapping[str, NDArray[np.complex128]]
+    """Input name -> slots."""
+
+
+class Session:
+    """One model as a client sees it."""
+
+    def __init__(self, directory: Path, files: Mapping[str, bytes], *, allow_insecure_test: bool) -> None:
+        """Check and store the public half that a server sent. AnswerError when it is not usable."""
+        try:
+            plan = json.loads(files["plan.json"])
+            self.plan = ClientPlan.from_json(plan, allow_insecure_test=allow_insecure_test)
+            self.directory = directory / self.plan.program_digest[:16]
+            half = self.directory / "model"
+            half.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in files.keys() - {"plan.json"}:
+                (half / name).write_bytes(files[name])
+            self.model = ClientHalf.open(half)
+        except (KeyError, ValueError, BundleError, HERuntimeError) as error:
+            raise AnswerError(f"the server's public half is not usable: {error}") from None
+        self._tokenizer = Tokenizer.from_file(str(half / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.binding = Binding(self.plan.parameters, self.plan.program_digest)
+        self.seal = SealClient(self.plan.parameters)
+
+    def tokenise(self, text: str) -> tuple[list[int], list[int]]:
+        """Token ids and token types, special tokens included."""
+        encoding = self._tokenizer.encode(text)
+        return list(encoding.ids), list(encoding.type_ids)
+
+    def prepare(self, text: str) -> Prepared:
+        """Tokens, embeddings, slots. OutOfRangeError, TextTooLongError."""
+        ids, types = self.tokenise(text)
+        try:
+            embedded = self.model.embed(ids, types)
+            bucket = self.plan.bucket_for(len(ids))
+        except RangeError as error:
+            raise OutOfRangeError(str(error)) from None
+        except ValueError as error:
+            raise TextTooLongError(str(error)) from None
+        return Prepared(len(ids), bucket, self.plan.pack(bucket, embedded))
+
+    def encrypt(self, secret: SecretKey, prepared: Prepared) -> dict[str, bytes]:
+        """Input name -> message. Fresh randomness at every call: nothing is ever sent twice."""
+        levels = self.plan.buckets[prepared.bucket].input_levels
+        return {name: self._encrypt(secret, slots, levels[name]) for name, slots in prepared.slots.items()}
+
+    def decrypt(self, secret: SecretKey, bucket: int, answer: bytes) -> NDArray[np.float64]:
+        """Logits float64 [classes]. AnswerError for what is no answer, OutOfRangeError for what is a meaningless one."""
+        try:
+            scale, period = self.plan.output_scale, self.plan.answer_period
+            if period is not None:
+                short = read_answer(answer, period, scale, self.binding)
+                slots = self.plan.answer_slots(self.seal.decrypt_coefficients(secret, short))
+                self._check_repetition(slots)
+            else:
+                rows = read_result_ciphertext(answer, self.binding, 0, scale)
+                slots = self.seal.decrypt_complex(secret, rows, scale)
+                _check_small(slots.imag, "the imaginary parts")
+            return self.plan.unpack(bucket, slots)
+        except WireError as error:
+            raise AnswerError(f"the server's answer is not one: {error.reason}: {error}") from None
+        except RangeError as error:
+            raise OutOfRangeError(str(error)) from None
+
+    def _check_repetition(self, slots: NDArray[np.complex128]) -> None:
+        """A short answer holds the logits, two a slot, over and over, and zero where there is none."""
+        outputs = self.plan.outputs
+        pairs = 1 << ((outputs + 1) // 2 - 1).bit_length()
+        if not np.abs(slots).max() <= 2 * self.plan.logit_range:
+            return  # `unpack` says what is wrong in words of the model
+        numbers = slots[:pairs].view(np.float64)
+        _check_small(numbers[outputs:], "the unused slots")
+        _check_small(
+            (slots - np.resize(slots[:pairs], len(slots))).view(np.float64), "the differences of repeated slots"
+        )
+
+    # --- the self-test ---------------------------------------------------------------------------------------------
+
+    def encrypt_self_test(self, secret: SecretKey) -> tuple[NDArray[np.complex128], bytes]:
+        """A random vector, and its encryption at the highest level of the keys."""
+        x = self_test.random_vector(self.plan.keys, self.plan.parameters)
+        return x, self._encrypt(secret, x, max(self.plan.keys.values()))
+
+    def check_self_test(self, secret: SecretKey, x: NDArray[np.complex128], rotations: bytes, square: bytes) -> None:
+        """SelfTestError unless both answers are what the keys should give."""
+        scale = self.plan.parameters.scale
+        relinearised_at = self.plan.keys.get(0, 0)
+        square_scale = scale * scale / self.plan.parameters.primes[relinearised_at]
+        wanted = self_test.expected(self.plan.keys, self.plan.parameters, x)
+        answers = ((rotations, scale, "the rotation keys"), (square, square_scale, "the relinearisation key"))
+        for right, (answer, at, what) in zip(wanted, answers, strict=True):
+            if right is None:
+                continue
+            try:
+                rows = read_result_ciphertext(answer, self.binding, 0, at)
+            except WireError as error:
+                raise SelfTestError(f"the self-test's answer is not one: {error.reason}: {error}") from None
+            difference = np.abs(self.seal.decrypt_complex(secret, rows, at) - right).max()
+            if not difference <= SELF_TEST_TOLERANCE:
+                raise SelfTestError(
+                    f"the server computes wrongly with {what} (a known result is off by {difference:.2g}): a key was damaged "
+                    "or is another's; they will be made anew"
+                )
+
+    def _encrypt(self, secret: SecretKey, slots: NDArray[np.complex128], level: int) -> bytes:
+        scale = self.plan.parameters.scale
+        sealed = self.seal.encrypt(secret, slots, level, scale)
+        if sealed.seed is None:
+            raise ClientError("SEAL gave an encryption without a seed; this version of TenSEAL is not supported")
+        return write_input_ciphertext(SeededCiphertext(sealed.seed, sealed.rows[0], scale), self.binding)
+
+
+def _check_small(numbers: NDArray[np.float64], what: str) -> None:
+    largest = float(np.abs(numbers).max(initial=0.0))
+    if not largest <= UNUSED_TOLERANCE:
+        raise AnswerError(f"{what} of the answer should be zero and reach {largest:.2g}: it is not an honest answer")

@@ -1,0 +1,36 @@
+"""grpc.health.v1: "" says that the process answers, the service's name that it takes queries.
+
+Readiness is: the model is planned, a worker is up, and the disk has room. Anyone may ask; the answer is one word.
+"""
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+
+SERVICE_NAME = "thex.v1.Inference"
+Status = health_pb2.HealthCheckResponse.ServingStatus
+
+
+class Health(HealthServicer):  # type: ignore[misc]
+    """The health service, with a bound on streams of changes, which last as long as a stranger likes."""
+
+    def __init__(self, watches: int) -> None:
+        super().__init__()
+        self._watches_left = watches
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802
+        """Changes of one service's state."""
+        if not self._watches_left:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too_many: use Check, or try again later")
+        self._watches_left -= 1
+        try:
+            await super().Watch(request, context)
+        finally:
+            self._watches_left += 1
+
+    async def say(self, *, alive: bool, ready: bool) -> None:
+        """Set both states."""
+        for name, good in (("", alive), (SERVICE_NAME, ready)):
+            await self.set(name, Status.SERVING if good else Status.NOT_SERVING)

@@ -1,0 +1,233 @@
+"""The client against the fake server: what it repeats, what it never repeats, what it finds out before it believes an answer."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from he_runtime.bundle import Bundle
+from he_runtime.plain_model import logits as plain_logits
+from he_runtime.wire.answers import write_answer
+from he_runtime.wire.ciphertexts import write_result_ciphertext
+from services.client import (
+    AnswerError,
+    AsyncClient,
+    BusyError,
+    Client,
+    ClientError,
+    KeysUnknownError,
+    NotAuthenticatedError,
+    Result,
+    Retries,
+    RoomError,
+    SelfTestError,
+    ServerError,
+    UnreachableError,
+    errors,
+)
+from services.client.errors import server_error
+from services.client.testing import FakeServer
+from tests.bundles import write_small_bundle
+
+TEXT = "the film was good"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("fake") / "bundle")
+
+
+@pytest.fixture
+def server(bundle: Path) -> Iterator[FakeServer]:
+    with FakeServer(bundle) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: FakeServer, tmp_path: Path) -> Iterator[Client]:
+    with server.client(tmp_path / "keys") as connected:
+        connected.prepare()
+        yield connected
+
+
+def count(server: FakeServer, method: str) -> int:
+    return sum(name == method for name, _ in server.calls)
+
+
+def test_the_fake_server_answers_as_the_model_does(client: Client, bundle: Path) -> None:
+    plain = plain_logits(Bundle.open(bundle).weights(), client.model.embed(*client.tokenise(TEXT)))
+    np.testing.assert_allclose(client.classify(TEXT).logits, plain, rtol=0, atol=1e-3)
+
+
+def test_what_is_passing_is_repeated_under_fresh_randomness(server: FakeServer, client: Client, monkeypatch) -> None:
+    sent: list[bytes] = []
+    encrypt = client.session.encrypt
+
+    def remembering(*arguments):
+        inputs = encrypt(*arguments)
+        sent.extend(inputs.values())
+        return inputs
+
+    monkeypatch.setattr(client.session, "encrypt", remembering)
+    server.refuse("Infer", "busy", times=3)
+    assert client.classify(TEXT).label in client.labels
+    assert count(server, "Infer") == 4
+    assert len(set(sent)) == len(sent)
+
+
+def test_what_is_final_is_not_repeated(server: FakeServer, client: Client) -> None:
+    server.refuse("Infer", "quarantined")
+    with pytest.raises(ServerError, match="quarantined"):
+        client.classify(TEXT)
+    assert count(server, "Infer") == 1
+
+
+def test_keys_that_the_server_forgot_are_sent_once_more_from_disk(
+    server: FakeServer, client: Client, monkeypatch
+) -> None:
+    made = []
+    monkeypatch.setattr("services.client.key_cache.make_evaluation_keys", lambda *arguments: made.append(arguments))
+    server.forget_keys()
+    label = client.classify(TEXT).label
+    assert label in client.labels
+    assert count(server, "UploadKeys") == 2
+    assert not made
+    server.refuse("Infer", "unknown_key_set", times=2)
+    with pytest.raises(KeysUnknownError):  # once, not for ever
+        client.classify(TEXT)
+
+
+@pytest.mark.parametrize("which", ["relinearisation", "rotation"])
+def test_a_wrong_key_is_found_before_an_answer_is_believed(server: FakeServer, tmp_path: Path, which: str) -> None:
+    element = 0 if which == "relinearisation" else max(server.plan.keys)
+    with server.client(tmp_path / "keys") as client:
+        client._upload(client._secret_key())
+        server.damage_key(element)
+        with pytest.raises(SelfTestError, match=which):
+            client.prepare()
+        assert count(server, "Infer") == 0
+        assert client.classify(TEXT).label in client.labels  # with new keys
+
+
+def test_every_key_takes_part_in_the_self_test(server: FakeServer, client: Client) -> None:
+    for element in server.plan.keys:
+        server.damage_key(element)
+        with pytest.raises(SelfTestError):
+            client._self_test(client._secret_key())
+        server.damage_key(element)  # the same change once more undoes it
+    client._self_test(client._secret_key())
+
+
+def test_damaged_cached_keys_are_made_anew(server: FakeServer, client: Client) -> None:
+    kept = sorted((client.session.directory / "evaluation-keys").iterdir())
+    assert len(kept) == len(client.plan.keys)
+    kept[0].write_bytes(kept[0].read_bytes()[:-1] + b"x")
+    server.forget_keys()
+    assert client.classify(TEXT).label in client.labels
+    assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
+
+
+def test_the_servers_waiting_time_is_honoured_and_jitter_added() -> None:
+    waits: list[float] = []
+    policy = Retries(
+        attempts=4, first_seconds=1, longest_seconds=3, sleep=waits.append, uniform=lambda _low, high: high
+    )
+    answers = iter([server_error("busy", "", 7.0), server_error("unavailable", ""), server_error("draining", "", 2.0)])
+
+    def call() -> str:
+        for error in answers:
+            raise error
+        return "answered"
+
+    assert policy.run(call) == "answered"
+    assert waits == [8.0, 2.0, 5.0]
+    impatient = Retries(patience_seconds=5, sleep=waits.append)
+    with pytest.raises(BusyError):
+        impatient.run(lambda: (_ for _ in ()).throw(server_error("busy", "", 60.0)))
+    assert len(waits) == 3
+    assert policy.wait_after(server_error("cancelled", ""), 1) is None
+    assert policy.wait_after(server_error("quota_exceeded", ""), 1) is None
+    assert policy.wait_after(server_error("disk_full", "", 60.0), 1) == 61.0
+
+
+def test_the_tree_drawn_in_the_file_is_the_tree() -> None:
+    drawn = errors.__doc__ or ""
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, ClientError)]
+    assert all(value.__name__ in drawn for value in classes)
+    assert len([line for line in drawn.splitlines() if "Error " in line or line.endswith("Error")]) == len(classes)
+    for reason, kind in {"busy": BusyError, "disk_full": RoomError, "unauthenticated": NotAuthenticatedError}.items():
+        assert type(server_error(reason, "")) is kind
+    assert type(server_error("of a later server", "")) is ServerError
+
+
+def test_only_rounded_numbers_are_shared() -> None:
+    result = Result("positive", {"negative": 0.123456, "positive": 0.876544}, (0.1, 2.06), 4, 8, {}, 1, 1)
+    shared = result.share(4)
+    assert shared.probabilities == {"negative": 0.125, "positive": 0.875}
+    assert not hasattr(shared, "logits")
+    with pytest.raises(ValueError, match="noise of the encryption"):
+        result.share(30)
+
+
+@pytest.mark.parametrize("lowering", ["hadamard sums", "token shifts"])
+def test_what_an_honest_answer_leaves_empty_is_checked(bundle: Path, tmp_path: Path, lowering: str) -> None:
+    """An answer with something where an honest one repeats itself, or has no imaginary part."""
+    with FakeServer(bundle, lowering=lowering) as server, server.client(tmp_path / "keys") as client:
+        assert client.classify(TEXT).label in client.labels
+        secret, plan, session = client._secret_key(), client.plan, client.session
+        slots = np.zeros(plan.parameters.slots, np.complex128)
+        slots[::2] = 1 + 1j
+        sealed = session.seal.encrypt(secret, slots, 0, plan.output_scale)
+        fresh = server._engine.from_seeded(sealed.seed, sealed.rows[0], plan.output_scale)
+        period = plan.answer_period
+        assert (period is None) == (lowering == "token shifts")
+        if period is None:
+            dishonest = write_result_ciphertext(server._engine.to_rows(fresh), plan.output_scale, session.binding)
+        else:
+            dishonest = write_answer(server._engine.to_coefficients(fresh), period, plan.output_scale, session.binding)
+        with pytest.raises(AnswerError, match="not an honest answer"):
+            session.decrypt(secret, 8, dishonest)
+
+
+def test_the_trace_on_the_wire_is_the_same_whatever_the_answer(bundle: Path, tmp_path: Path) -> None:
+    """Texts of one bucket with other words, other answers: same calls, same sizes, in the same order."""
+    traces, labels = [], set()
+    with FakeServer(bundle) as server, server.client(tmp_path / "keys") as client:
+        client.prepare()
+        for text in ("the film was good", "bad bad was bad", "a a a a", "was"):
+            server.calls.clear()
+            labels.add(client.classify(text).logits)
+            traces.append(list(server.calls))
+    assert len(labels) == 4
+    assert traces[0] == traces[1] == traces[2]
+    # A query that cannot be answered ends here, and the server is told nothing of it.
+    narrow = write_small_bundle(tmp_path / "narrow", logit_range=1e-3)
+    with FakeServer(narrow) as server, server.client(tmp_path / "keys") as client:
+        client.prepare()
+        server.calls.clear()
+        with pytest.raises(errors.OutOfRangeError):
+            client.classify("the film was good")
+        assert server.calls == traces[0]
+
+
+def test_the_twin_for_asyncio(server: FakeServer, tmp_path: Path) -> None:
+    async def ask() -> list[str]:
+        options = {"insecure": True, "allow_insecure_test": True}
+        async with AsyncClient(server.target, tmp_path / "keys", **options) as client:
+            await client.prepare()
+            answers = await asyncio.gather(*(client.classify(TEXT) for _ in range(2)))
+            await client.delete_keys()
+            return [answer.label for answer in answers]
+
+    labels = asyncio.run(ask())
+    assert len(set(labels)) == 1
+    assert not server._key_sets
+
+
+def test_nobody_there_is_said_in_finite_time(tmp_path: Path) -> None:
+    from services.client import Timeouts
+
+    with pytest.raises(UnreachableError, match="is it serving"):
+        Client("127.0.0.1:1", tmp_path, insecure=True, timeouts=Timeouts(connect=0.3))

@@ -1,0 +1,284 @@
+"""One real server for two tenants: what one may not do to the other, what a lost worker costs, what is logged and counted."""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from services._pb import inference_pb2 as messages
+from services.certificates import make_certificates
+from services.client import BusyError, Client, NotAuthenticatedError, Retries, ServerError, UnreachableError
+from services.local import LocalServer
+from services.server.identity import TokenFile
+from tests.bundles import write_small_bundle
+from tests.services.tiny import TEXT, eventually, stopped, tiny_client, tiny_server, worker_of
+
+ONCE = Retries(attempts=1)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("serving")
+
+
+@pytest.fixture(scope="module")
+def tokens(place: Path) -> dict[str, str]:
+    file = TokenFile(place / "tokens.json")
+    return {name: file.add(name, 1) for name in ("alice", "bob")}
+
+
+@pytest.fixture(scope="module")
+def server(place: Path, tokens: dict[str, str]) -> Iterator[LocalServer]:
+    bundle = write_small_bundle(place / "bundle")
+    settings = {
+        "authentication": "token",
+        "tokens": place / "tokens.json",
+        "limits.queued_requests": 1,
+        "limits.requests_per_client": 3,
+        "limits.idle_seconds": 1,
+    }
+    with tiny_server(bundle, place / "server", settings=settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def alice(server: LocalServer, place: Path, tokens: dict[str, str]) -> Iterator[Client]:
+    with tiny_client(server, place / "alice", tokens["alice"]) as client:
+        client.prepare()
+        yield client
+
+
+@pytest.fixture(scope="module")
+def bob(server: LocalServer, place: Path, tokens: dict[str, str]) -> Iterator[Client]:
+    with tiny_client(server, place / "bob", tokens["bob"]) as client:
+        client.prepare()
+        yield client
+
+
+def channel(server: LocalServer) -> grpc.Channel:
+    return grpc.secure_channel(server.target, grpc.ssl_channel_credentials(server.authority.read_bytes()))
+
+
+def health(server: LocalServer, service: str = "thex.v1.Inference", seconds: float = 1.0) -> int:
+    with channel(server) as open_channel:
+        stub = health_pb2_grpc.HealthStub(open_channel)
+        return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=seconds).status
+
+
+def metric(server: LocalServer, name: str) -> float:
+    """The sum of all samples whose line begins so."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def query(client: Client, key_set: str | None = None) -> messages.InferRequest:
+    inputs = client.session.encrypt(client._secret_key(), client.session.prepare(TEXT))
+    return messages.InferRequest(
+        key_set=client._stored_key_set() if key_set is None else key_set,
+        program_digest=client.plan.program_digest,
+        bucket=8,
+        inputs=[messages.Ciphertext(name=name, data=data) for name, data in inputs.items()],
+    )
+
+
+def test_strangers_are_refused(server: LocalServer, place: Path, tokens: dict[str, str]) -> None:
+    for token in (None, "thex_0123456789abcdef_nothing", tokens["alice"][:-1]):
+        with pytest.raises(NotAuthenticatedError, match="bearer token"):
+            tiny_client(server, place / "stranger", token)
+    assert health(server) == health_pb2.HealthCheckResponse.SERVING  # which anyone may ask
+
+
+def test_tenants_cannot_touch_each_other_nor_tell_whether_the_other_is_there(alice: Client, bob: Client) -> None:
+    digest = alice.plan.program_digest
+    theirs, invented = alice._stored_key_set(), "0123456789abcdef" * 2
+    _, self_test = bob.session.encrypt_self_test(bob._secret_key())
+
+    def attempts(name: str) -> list[tuple[str, object]]:
+        chunk = messages.KeyChunk(key_set=name, galois_element=0, offset=0, data=b"THEXWIRE" + bytes(500))
+        return [
+            ("OpenUpload", messages.OpenUploadRequest(program_digest=digest, key_set=name)),
+            ("UploadKeys", iter([chunk])),
+            ("SelfTest", messages.SelfTestRequest(program_digest=digest, key_set=name, input=self_test)),
+            ("DeleteKeys", messages.DeleteKeysRequest(key_set=name)),
+        ]
+
+    answers = {}
+    for name in (theirs, invented):
+        answers[name] = []
+        for method, request in attempts(name):
+            with pytest.raises(ServerError) as caught:
+                bob._connection.call(method, request, 10)
+            answers[name].append((method, caught.value.reason, str(caught.value)))
+        with pytest.raises(ServerError) as caught:
+            list(bob._connection.stream("Infer", query(bob, name), 10))
+        answers[name].append(("Infer", caught.value.reason, str(caught.value)))
+    assert answers[theirs] == answers[invented]
+    assert {reason for _, reason, _ in answers[theirs]} == {"unknown_key_set"}
+    assert alice.classify(TEXT).label == bob.classify(TEXT).label
+
+
+def test_a_long_request_delays_no_health_check_and_back_pressure_says_when_to_come_back(
+    server: LocalServer, alice: Client, bob: Client
+) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        with stopped(worker_of(server)):
+            running = [threads.submit(alice.classify, TEXT) for _ in range(2)]  # one computes, one waits
+            eventually(lambda: metric(server, "thex_queue_length") == 1)
+            for _ in range(5):
+                started = time.monotonic()
+                assert health(server) == health_pb2.HealthCheckResponse.SERVING
+                assert time.monotonic() - started < 0.5
+            with pytest.raises(BusyError) as caught:
+                list(bob._connection.stream("Infer", query(bob), 10))
+            assert caught.value.reason == "busy"
+            assert caught.value.retry_seconds is not None
+            assert caught.value.retry_seconds >= 1
+        assert {answer.result().label for answer in running} == {alice.classify(TEXT).label}
+
+
+def test_a_client_that_leaves_frees_its_worker_within_a_second(server: LocalServer, alice: Client, bob: Client) -> None:
+    worker = worker_of(server)
+    with stopped(worker), ThreadPoolExecutor(1) as threads:  # it cannot even be asked to stop
+        leaving = threads.submit(lambda: list(alice._connection.stream("Infer", query(alice), 60)))
+        eventually(lambda: metric(server, "thex_jobs_computing") == 1)
+        alice.cancel()
+        with pytest.raises(UnreachableError):
+            leaving.result()
+        started = time.monotonic()
+        eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 1.0)
+        assert time.monotonic() - started < 1
+    assert bob.classify(TEXT).label == alice.classify(TEXT).label
+
+
+def test_a_killed_worker_costs_a_client_nothing_but_time_and_its_input_is_not_tried_again(
+    server: LocalServer, alice: Client
+) -> None:
+    before = metric(server, "thex_worker_restarts_total")
+    label = alice.classify(TEXT).label
+    with ThreadPoolExecutor(1) as threads:
+        worker = worker_of(server)
+        with stopped(worker):
+            answer = threads.submit(alice.classify, TEXT)
+            eventually(lambda: metric(server, "thex_jobs_computing") == 1)
+            worker.kill()
+        assert answer.result(30).label == label
+    assert metric(server, 'thex_worker_restarts_total{cause="signal-9"}') >= 1
+    assert metric(server, "thex_worker_restarts_total") > before
+    request = query(alice)
+    with ThreadPoolExecutor(1) as threads:
+        worker = worker_of(server)
+        with stopped(worker):
+            lost = threads.submit(lambda: list(alice._connection.stream("Infer", request, 60)))
+            eventually(lambda: metric(server, "thex_jobs_computing") == 1)
+            worker.kill()
+        with pytest.raises(BusyError, match="worker_restarted"):
+            lost.result()
+    eventually(lambda: metric(server, "thex_workers_ready") == 1)
+    with pytest.raises(ServerError, match="quarantined"):
+        list(alice._connection.stream("Infer", request, 60))
+
+
+def test_a_slow_uploader_is_let_go(alice: Client) -> None:
+    enough = threading.Event()
+
+    def slowly() -> Iterator[messages.KeyChunk]:
+        yield messages.KeyChunk(
+            key_set=alice._stored_key_set(), galois_element=0, offset=0, data=b"THEXWIRE" + bytes(300)
+        )
+        enough.wait(20)
+
+    with pytest.raises(UnreachableError, match="idle"):
+        alice._connection.call("UploadKeys", slowly(), 10)
+    enough.set()
+
+
+def test_certificates_are_reloaded_without_a_restart(server: LocalServer, place: Path, tokens: dict[str, str]) -> None:
+    directory = server.authority.parent
+    old = {path: path.read_bytes() for path in directory.iterdir()}
+    new = make_certificates(directory).authority.read_bytes()
+    try:
+        assert new != old[server.authority]
+        with tiny_client(server, place / "alice", tokens["alice"]) as client:  # trusts the new authority alone
+            assert client.classify(TEXT).label
+        untrusting = place / "old.pem"
+        untrusting.write_bytes(old[server.authority])
+        with pytest.raises(UnreachableError):
+            Client(server.target, place / "alice", untrusting, timeouts=type(client.timeouts)(connect=1.0))
+    finally:
+        for path, content in old.items():
+            path.write_bytes(content)
+
+
+def test_the_log_tells_each_call_once_and_no_secret_at_all(
+    server: LocalServer, place: Path, tokens: dict[str, str], alice: Client
+) -> None:
+    secret_text = "bad bad film was bad"
+    result = alice.classify(secret_text)
+    with contextlib.suppress(NotAuthenticatedError):
+        tiny_client(server, place / "stranger", "thex_0123456789abcdef_a-wrong-secret")
+    eventually(lambda: "UNAUTHENTICATED" in (server.directory / "lines").read_text())
+    text = (server.directory / "lines").read_text() + (server.directory / "log").read_text()
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{") and '"rpc"' in line]
+    calls = [line for line in lines if line["event"] == "rpc"]
+    assert {line["code"] for line in calls} >= {"OK", "UNAUTHENTICATED"}
+    infer = [line for line in calls if line["method"] == "Infer" and line["code"] == "OK"][-1]
+    assert infer["bytes_in"] == result.bytes_up
+    assert infer["bytes_out"] == result.bytes_down
+    assert infer["stages"].keys() == {"queue", "load", "compute", "write"}
+    assert len({line["request_id"] for line in calls}) == len(calls)
+    hidden = [
+        secret_text,
+        "a-wrong-secret",
+        "alice",
+        alice._stored_key_set(),
+        *tokens.values(),
+        *(tokens[n][5:] for n in tokens),
+    ]
+    hidden += [str(logit)[:8] for logit in result.logits] + [str(alice.tokenise(secret_text)[0])[1:-1]]
+    assert not [word for word in hidden if word in text]
+
+
+def test_metrics_count_streams_and_name_nobody(server: LocalServer, alice: Client) -> None:
+    before = metric(server, 'thex_rpc_duration_seconds_count{code="OK",method="Infer"}')
+    result = alice.classify(TEXT)
+    assert metric(server, 'thex_rpc_duration_seconds_count{code="OK",method="Infer"}') == before + 1
+    assert metric(server, 'thex_sent_bytes_total{method="Infer"}') >= result.bytes_down
+    assert metric(server, 'thex_refused_total{reason="unknown_key_set"}') > 0
+    assert metric(server, "thex_build_info") == 1
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    assert not [word for word in ("alice", "token:", alice._stored_key_set()) if word in text]
+
+
+def test_sigterm_says_not_serving_then_drains(place: Path, tmp_path: Path) -> None:
+    settings = {"limits.notice_seconds": 1, "limits.drain_seconds": 20}
+    with (
+        tiny_server(place / "bundle", tmp_path / "server", settings=settings) as server,
+        tiny_client(server, tmp_path / "keys", retries=ONCE) as client,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        label = client.classify(TEXT).label
+        with stopped(worker_of(server)):
+            running = threads.submit(client.classify, TEXT)
+            eventually(lambda: metric(server, "thex_jobs_computing") == 1)
+            os.kill(server.process_id, signal.SIGTERM)
+            eventually(lambda: health(server) == health_pb2.HealthCheckResponse.NOT_SERVING, 1.0)
+            assert health(server, "") == health_pb2.HealthCheckResponse.SERVING
+            with pytest.raises(BusyError, match="draining"):
+                list(client._connection.stream("Infer", query(client), 10))
+        assert running.result(10).label == label
+        eventually(
+            lambda: not psutil.pid_exists(server.process_id) or psutil.Process(server.process_id).status() == "zombie"
+        )
