@@ -13,13 +13,18 @@ _KEPT = 1 << 31  # less one byte: the parameter is a C int
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed arrays for the next ones, for the whole process. False where it is not glibc."""
+    """Have the C library keep what is freed from now on, for the whole process. False where it is not glibc.
+
+    What was freed before goes back to the system first, so call this after start-up's own large arrays are gone.
+    """
     if not sys.platform.startswith("linux"):
         return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        mallopt, malloc_trim = library.mallopt, library.malloc_trim
     except (AttributeError, OSError):
         return False
+    malloc_trim(0)
     # Other arenas than the main one hold no block so large, so that threads would go back to mapping.
     wanted = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST_BLOCK), (_TRIM_THRESHOLD, _KEPT - 1))
     return all(mallopt(name, value) == 1 for name, value in wanted)

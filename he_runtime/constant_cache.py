@@ -71,8 +71,10 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
             name: (engine.encode if c.values.ndim == 1 else engine.encode_table)(c.values, c.level, c.scale)
             for name, c in wanted.items()
         }
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(CacheError, OSError):
             write(path, _digest(plan), entries)
+            # Mapped, they are the system's to drop and to read again; in this process's own memory they would stay.
+            entries = read(path, _digest(plan), wanted, plan.parameters)
     return {bucket: [entries[name] for name in names[bucket]] for bucket in plan.programs}
 
 

@@ -5,7 +5,7 @@ Operations are split by rows of residues over the engine's threads; kernels rele
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,6 +126,22 @@ class NumbaEngine:
         engine = object.__new__(NumbaEngine)
         engine.__dict__.update(self.__dict__)
         engine._keys = {}
+        return engine
+
+    def with_zero_keys(self, levels: Mapping[int, int]) -> "NumbaEngine":
+        """An engine whose keys (Galois element -> level) are zeros, all in the same memory: for rehearsals."""
+        engine = self.without_keys()
+        n, parameters = self.parameters.ring_degree, self.parameters
+        shapes = {
+            element: (len(self._level_tables(level).rows), parameters.digit_count(level), 2, n)
+            for element, level in levels.items()
+        }
+        largest = max((math.prod(shape) for shape in shapes.values()), default=0)
+        low, high = np.zeros(largest, np.int32), np.zeros(largest, np.int16)
+        for element, shape in shapes.items():
+            size = math.prod(shape)
+            engine._keys[element] = _Key(levels[element], low[:size].reshape(shape), high[:size].reshape(shape))
+            self._permutation(element)
         return engine
 
     def with_threads(self, threads: int) -> "NumbaEngine":

@@ -22,6 +22,7 @@ from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, run
 from he_runtime.parameters import make_parameters
 from he_runtime.plan import Plan, plan_bundle, plan_weights
+from he_runtime.rehearsal import rehearse
 from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciphertext
 from he_runtime.wire.evaluation_keys import read_evaluation_key
@@ -47,6 +48,11 @@ class Worker:
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
         self.constants = constants_of(plan, self.engine, cache_directory)
+
+    def rehearse(self) -> None:
+        """Run the longest program once on zeros, so that the first query is as fast as any other."""
+        bucket = max(self.plan.programs)
+        rehearse(self.plan.programs[bucket], self.engine, self.constants[bucket])
 
     def load(self, key_set: str, files: Mapping[int, str]) -> NumbaEngine:
         """The engine with this client's keys (Galois element -> file), read from disk unless they are in memory."""
@@ -129,7 +135,6 @@ class Worker:
 
 def main(pipe: Connection, cancelled: Any, settings: WorkerSettings) -> None:
     """Read jobs until the front closes the pipe."""
-    keep_freed_memory()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the front decides when to stop, after running requests
     bundle = Bundle.open(Path(settings.bundle_directory))
@@ -138,6 +143,8 @@ def main(pipe: Connection, cancelled: Any, settings: WorkerSettings) -> None:
         plan = _insecure_test_plan(bundle, plan, settings.insecure_test_ring)
     cache = None if settings.cache_directory is None else Path(settings.cache_directory)
     worker = Worker(plan, settings.threads, cancelled, cache, loaded_key_sets=settings.loaded_key_sets)
+    keep_freed_memory()
+    worker.rehearse()
     files = {name: str(path) for name, path in bundle.client_half_files().items()}
     pipe.send(("ready", json.dumps(plan.client_plan().to_json()), files))
     while True:

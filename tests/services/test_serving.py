@@ -250,12 +250,15 @@ def test_the_log_tells_each_call_once_and_no_secret_at_all(
     assert not [word for word in hidden if word in text]
 
 
-def test_metrics_count_streams_and_name_nobody(server: LocalServer, alice: Client) -> None:
+def test_metrics_count_streams_and_name_nobody(server: LocalServer, place: Path, alice: Client) -> None:
     before = metric(server, 'thex_rpc_duration_seconds_count{code="OK",method="Infer"}')
     result = alice.classify(TEXT)
     assert metric(server, 'thex_rpc_duration_seconds_count{code="OK",method="Infer"}') == before + 1
     assert metric(server, 'thex_sent_bytes_total{method="Infer"}') >= result.bytes_down
-    assert metric(server, 'thex_refused_total{reason="unknown_key_set"}') > 0
+    refused = metric(server, 'thex_refused_total{reason="unauthenticated"}')
+    with contextlib.suppress(NotAuthenticatedError):
+        tiny_client(server, place / "nobody", "thex_0123456789abcdef_a-wrong-secret")
+    eventually(lambda: metric(server, 'thex_refused_total{reason="unauthenticated"}') > refused)
     assert metric(server, "thex_build_info") == 1
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer:
         text = answer.read().decode()
