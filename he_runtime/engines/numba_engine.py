@@ -3,8 +3,6 @@
 Operations are split by rows of residues over the engine's threads; kernels release the interpreter lock. One operation at a time.
 """
 
-import itertools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.engines.interface import scales_agree
-from he_runtime.engines.numba_tables import DivisionTables, LevelTables, level_tables
-from he_runtime.engines.row_threads import RowThreads, Scratch
+from he_runtime.engines.key_switcher import KeySwitcher
+from he_runtime.engines.linear_transforms import RotationKey, linear_transforms
+from he_runtime.engines.packed_key import PackedKey, pack_key, zero_keys
+from he_runtime.engines.row_threads import RowThreads
 from he_runtime.errors import KeyMissingError, PlanError
-from he_runtime.kernels import division, key_switch, matrix, products
+from he_runtime.kernels import products
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.combination import combine_two
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
@@ -26,8 +26,6 @@ from he_runtime.parameters import Parameters
 from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 
 Array = NDArray[np.float64]
-PADDING = 8
-"""Entries between rows that are read together: a power of two apart they would fall into the same lines of the first cache."""
 
 
 @dataclass(frozen=True)
@@ -55,33 +53,21 @@ class NumbaPlaintext:
     scale: float
 
 
-@dataclass(frozen=True)
-class _Key:
-    """One evaluation key in memory, 6 bytes a word: low int32 and high int16 [rows, digits, 2, N]."""
-
-    level: int
-    low: NDArray[np.int32]
-    high: NDArray[np.int16]
-
-
 @dataclass
 class NumbaEngine:
     """Engine on encrypted data: load keys first."""
 
     parameters: Parameters
     threads: int = 1
-    _rows: RowThreads = field(init=False)
-    _tables: TransformTables = field(init=False)
-    _keys: dict[int, _Key] = field(default_factory=dict)
-    _levels: dict[int, LevelTables] = field(default_factory=dict)
+    _switcher: KeySwitcher = field(init=False)
+    _keys: dict[int, PackedKey] = field(default_factory=dict)
     _permutations: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
     _stacks: dict[tuple[int, ...], NDArray[np.uint32]] = field(default_factory=dict)
     _positions: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    _scratch: Scratch = field(default_factory=Scratch)
 
     def __post_init__(self) -> None:
-        self._rows = RowThreads(self.threads)
-        self._tables = make_tables(self.parameters.all_primes, self.parameters.ring_degree)
+        tables = make_tables(self.parameters.all_primes, self.parameters.ring_degree)
+        self._switcher = KeySwitcher(self.parameters, tables, RowThreads(self.threads))
         self._permutations[RELINEARISATION] = np.arange(self.parameters.ring_degree, dtype=np.uint32)
 
     # --- keys ------------------------------------------------------------------------------------------------------
@@ -92,34 +78,14 @@ class NumbaEngine:
         Each digit: the seed of its `a` rows, and its b rows uint64 [level+1+special, N], canonical. The rows are conjugated by
         the inverse automorphism and those of q multiplied by 1/P once, here, so that no rotation has to.
         """
-        parameters = self.parameters
-        if len(digits) != parameters.digit_count(level) or not 0 <= level <= parameters.maximum_level:
-            raise PlanError(f"a key of level {level} has {parameters.digit_count(level)} digits, not {len(digits)}")
-        kept = self._level_tables(level).rows
-        n = parameters.ring_degree
-        low = np.empty((len(kept), len(digits), 2, n), np.int32)
-        high = np.empty((len(kept), len(digits), 2, n), np.int16)
-        permutation = self._permutation(pow(element, -1, 2 * n) if element else RELINEARISATION)
-        product = math.prod(parameters.special_primes)
-        factors = [
-            centred(pow(product, -1, parameters.all_primes[row]), parameters.all_primes[row]) if row <= level else 1
-            for row in kept
-        ]
-        for j, (seed, b_rows) in enumerate(digits):
-            if b_rows.shape != (len(kept), n):
-                raise PlanError(f"a digit of a key of level {level} has shape {(len(kept), n)}, not {b_rows.shape}")
-            a_rows = expand_uniform(seed, parameters.all_primes, n)
-
-            def pack(first: int, last: int, j: int = j, a_rows: Any = a_rows, b_rows: Any = b_rows) -> None:
-                for row in range(first, last):
-                    p = float(parameters.all_primes[kept[row]])
-                    for half, values in ((0, b_rows[row]), (1, a_rows[kept[row]])):
-                        key_switch.pack_key_row(
-                            values, permutation, float(factors[row]), p, low[row, j, half], high[row, j, half]
-                        )
-
-            self._rows.each(len(kept), pack)
-        self._keys[element] = _Key(level, low, high)
+        if not 0 <= level <= self.parameters.maximum_level:
+            raise PlanError(
+                f"a key of level {level}: these parameters have levels 0 to {self.parameters.maximum_level}"
+            )
+        inverse = pow(element, -1, 2 * self.parameters.ring_degree) if element else RELINEARISATION
+        tables, permutation = self._switcher.level_tables(level), self._permutation(inverse)
+        self._keys[element] = pack_key(self.parameters, tables, level, digits, permutation, self._rows)
+        self._permutation(element)
 
     def without_keys(self) -> "NumbaEngine":
         """An engine that shares this one's tables and has no keys yet: one engine for each client costs no set-up."""
@@ -131,29 +97,20 @@ class NumbaEngine:
     def with_zero_keys(self, levels: Mapping[int, int]) -> "NumbaEngine":
         """An engine whose keys (Galois element -> level) are zeros, all in the same memory: for rehearsals."""
         engine = self.without_keys()
-        n, parameters = self.parameters.ring_degree, self.parameters
-        shapes = {
-            element: (len(self._level_tables(level).rows), parameters.digit_count(level), 2, n)
-            for element, level in levels.items()
-        }
-        largest = max((math.prod(shape) for shape in shapes.values()), default=0)
-        low, high = np.zeros(largest, np.int32), np.zeros(largest, np.int16)
-        for element, shape in shapes.items():
-            size = math.prod(shape)
-            engine._keys[element] = _Key(levels[element], low[:size].reshape(shape), high[:size].reshape(shape))
-            self._permutation(element)
+        tables = {element: (level, self._switcher.level_tables(level)) for element, level in levels.items()}
+        engine._keys = zero_keys(self.parameters, tables)
         return engine
 
     def with_threads(self, threads: int) -> "NumbaEngine":
         """The same engine, keys and all, with another number of threads."""
         engine = object.__new__(NumbaEngine)
         engine.__dict__.update(self.__dict__)
-        engine.threads, engine._rows = threads, RowThreads(threads)
+        engine.threads, engine._switcher = threads, self._switcher.with_threads(threads)
         return engine
 
     def memory_bytes(self) -> int:
         """Bytes that the loaded keys take."""
-        return sum(key.low.nbytes + key.high.nbytes for key in self._keys.values())
+        return sum(key.memory_bytes for key in self._keys.values())
 
     # --- conversions -----------------------------------------------------------------------------------------------
 
@@ -204,7 +161,7 @@ class NumbaEngine:
 
     def encode_table(self, values: NDArray[Any], level: int, scale: float) -> NumbaPlaintext:
         """Encode the slots [sums, steps, period] of one input and output of `linear_transforms`, modulo QP."""
-        rows = self._level_tables(level).rows
+        rows = self._switcher.level_tables(level).rows
         sums, steps, period = values.shape
         words = np.zeros((len(rows), sums, 2 * period, steps))
 
@@ -226,9 +183,11 @@ class NumbaEngine:
         keys = {step: self._key(element, ciphertext.level, f"rotation by {step}") for step, element in elements.items()}
         results = {step: ciphertext for step in steps if step % slots == 0}
         if keys:
-            extended = self._extend(ciphertext.residues[1])
+            extended = self._switcher.extend(ciphertext.residues[1])
             for step, key in keys.items():
-                switched = self._switch(extended, key, ciphertext.residues[0], None, self._permutation(elements[step]))
+                switched = self._switcher.switch(
+                    extended, key, ciphertext.residues[0], None, self._permutation(elements[step])
+                )
                 results[step] = NumbaCiphertext(switched, ciphertext.scale)
         return [results[step] for step in steps]
 
@@ -236,8 +195,8 @@ class NumbaEngine:
         """Complex conjugate."""
         element = conjugation_element(self.parameters)
         key = self._key(element, ciphertext.level, "conjugation")
-        extended = self._extend(ciphertext.residues[1])
-        switched = self._switch(extended, key, ciphertext.residues[0], None, self._permutation(element))
+        extended = self._switcher.extend(ciphertext.residues[1])
+        switched = self._switcher.switch(extended, key, ciphertext.residues[0], None, self._permutation(element))
         return NumbaCiphertext(switched, ciphertext.scale)
 
     def linear_transforms(
@@ -256,30 +215,18 @@ class NumbaEngine:
             for ciphertext, table in zip(ciphertexts, inputs, strict=True):
                 self._same(level, ciphertext.level, scale, ciphertext.scale * table.scale)
                 self._same(level, table.level, scale, scale)
-        constants = self._level_tables(level)
-        if constants.special_and_rescale is None or baby_steps[0]:
+        if level < 1 or baby_steps[0]:
             raise PlanError(f"linear transforms start with step 0 and need a level, not steps {baby_steps} at {level}")
-        counts = [inputs[0].words.shape[1] for inputs in tables]
-        shape = (sum(counts), 2, len(constants.rows), self.parameters.ring_degree)
-        sums = self._scratch.array("sums", shape)
-        self._rows.each(len(constants.rows), lambda first, last: sums[:, :, first:last].fill(0.0))
-        for index, ciphertext in enumerate(ciphertexts):
-            words = tuple(inputs[index].words for inputs in tables)
-            self._add_rotated_sums(ciphertext.residues, words, baby_steps, sums)
-        key = permutation = None
-        if max(counts) > 1:
-            element = galois_element(giant_step, self.parameters)
-            key, permutation = self._key(element, level, f"rotation by {giant_step}"), self._permutation(element)
-        results = []
-        for stop, count in zip(itertools.accumulate(counts), counts, strict=True):
-            total = sums[stop - 1]
-            for addend in sums[stop - count : stop - 1][::-1]:
-                if key is not None and permutation is not None:
-                    self._turn(total, key, permutation, addend)
-                    total = addend
-            out = self._divide((total[0], total[1]), constants.special_and_rescale)
-            results.append(NumbaCiphertext(out, scale / self.parameters.primes[level]))
-        return results
+        babies = [self._rotation_key(step, level) for step in baby_steps[1:]]
+        steps = tuple(baby_steps[1:])
+        if steps not in self._stacks:
+            self._stacks[steps] = np.stack([baby.permutation for baby in babies])
+        words = [[table.words for table in inputs] for inputs in tables]
+        needed = any(table.shape[1] > 1 for inputs in words for table in inputs)
+        giant = self._rotation_key(giant_step, level) if needed else None
+        residues = [ciphertext.residues for ciphertext in ciphertexts]
+        results = linear_transforms(self._switcher, residues, words, babies, self._stacks[steps], giant)
+        return [NumbaCiphertext(out, scale / self.parameters.primes[level]) for out in results]
 
     def weighted_sum(
         self, ciphertexts: Sequence[NumbaCiphertext], plaintexts: Sequence[NumbaPlaintext]
@@ -304,8 +251,8 @@ class NumbaEngine:
         """Sum of products, relinearised once; no rescale."""
         total, scale = self._tensor_sum(left, right)
         key = self._key(RELINEARISATION, left[0].level, "relinearisation")
-        extended = self._extend(total[2])
-        switched = self._switch(extended, key, total[0], total[1], self._permutations[RELINEARISATION])
+        extended = self._switcher.extend(total[2])
+        switched = self._switcher.switch(extended, key, total[0], total[1], self._permutations[RELINEARISATION])
         return NumbaCiphertext(switched, scale)
 
     def multiply(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:
@@ -315,8 +262,8 @@ class NumbaEngine:
             raise PlanError("a product at level 0: no prime is left to drop")
         total, scale = self._tensor_sum(left, right)
         key = self._key(RELINEARISATION, level, "relinearisation")
-        extended = self._extend(total[2])
-        switched = self._switch(
+        extended = self._switcher.extend(total[2])
+        switched = self._switcher.switch(
             extended, key, total[0], total[1], self._permutations[RELINEARISATION], and_rescale=True
         )
         return NumbaCiphertext(switched, scale / self.parameters.primes[level])
@@ -324,10 +271,8 @@ class NumbaEngine:
     def rescale(self, ciphertext: NumbaCiphertext) -> NumbaCiphertext:
         """One level less."""
         level = ciphertext.level
-        tables = self._level_tables(level).rescale
-        if tables is None:
-            raise PlanError("a rescale at level 0: no prime is left to drop")
-        out = self._divide((ciphertext.residues[0], ciphertext.residues[1]), tables)
+        parts = (ciphertext.residues[0], ciphertext.residues[1])
+        out = self._switcher.divide(parts, self._switcher.level_tables(level).rescale)
         return NumbaCiphertext(out, ciphertext.scale / self.parameters.primes[level])
 
     def drop(self, ciphertext: NumbaCiphertext, level: int) -> NumbaCiphertext:
@@ -369,213 +314,6 @@ class NumbaEngine:
             lambda first, last: products.add_plain(part, plaintext.words, out[0], first, last, self._tables.primes),
         )
         return NumbaCiphertext(out, ciphertext.scale)
-
-    # --- key switching ---------------------------------------------------------------------------------------------
-
-    def _extend(self, part: Array) -> Array:
-        """All digits of `part` [level+1, N] at all primes; valid until the next call."""
-        level = part.shape[0] - 1
-        tables, transforms = self._level_tables(level), self._tables
-        extended, coefficients = self._digit_buffers(level)
-        self._rows.each(
-            level + 1,
-            lambda first, last: key_switch.to_coefficients(
-                part, extended, coefficients, first, last, transforms.roots, transforms.tails, transforms.primes,
-                tables.digit_starts, tables.gadget,
-            ),
-        )  # fmt: skip
-        self._lift(extended, coefficients, tables)
-        return extended
-
-    def _extend_divided(self, part: Array, level: int) -> Array:
-        """All digits of `part` [QP rows, N] divided by P, at all primes; valid until the next call."""
-        tables, transforms = self._level_tables(level), self._tables
-        extended, coefficients = self._digit_buffers(level)
-        (remainder,), (quotient,) = self._remainders(self._dropped((part,), tables.special), tables.special)
-        self._rows.each(
-            level + 1,
-            lambda first, last: key_switch.divided_to_coefficients(
-                part, remainder, quotient, tables.special.scale, extended, coefficients, first, last, transforms.roots,
-                transforms.tails, transforms.primes, tables.digit_starts, tables.gadget,
-            ),
-        )  # fmt: skip
-        self._lift(extended, coefficients, tables)
-        return extended
-
-    def _digit_buffers(self, level: int) -> tuple[Array, Array]:
-        n, rows = self.parameters.ring_degree, len(self._level_tables(level).rows)
-        extended = self._scratch.array("extended", (self.parameters.digit_count(level), rows, n))
-        return extended, self._scratch.array("coefficients", (level + 1, n))
-
-    def _lift(self, extended: Array, coefficients: Array, tables: LevelTables) -> None:
-        """Fill the rows of `extended` that are not a digit's own, from the digits' coefficients."""
-        for digit, (start, stop) in enumerate(itertools.pairwise(tables.digit_starts)):
-            weights = tables.conversion[digit]
-            self._convert(coefficients[start:stop], weights, tables.rows, extended[digit], skip=(start, stop))
-        transforms = self._tables
-        self._rows.each(
-            len(tables.rows),
-            lambda first, last: key_switch.transform_digits(
-                extended, first, last, tables.rows, transforms.roots, transforms.tails, transforms.primes,
-                tables.digit_starts,
-            ),
-        )  # fmt: skip
-
-    def _switch(
-        self,
-        extended: Array,
-        key: _Key,
-        addend0: Array,
-        addend1: Array | None,
-        permutation: NDArray[np.uint32],
-        *,
-        and_rescale: bool = False,
-    ) -> Array:
-        """Permuted (addends + digits times key), divided by P, or by P and the last prime: [2, rows, N]."""
-        level, n = addend0.shape[0] - 1, self.parameters.ring_degree
-        tables = self._level_tables(level)
-        divide = tables.special_and_rescale if and_rescale else tables.special
-        if divide is None:
-            raise PlanError("a rescale at level 0: no prime is left to drop")
-        # Rows of the key: those of q at its own level, then the special ones.
-        key_rows = np.where(divide.sources > level, divide.sources + (key.level - level), divide.sources)
-        roots, tails, primes = self._tables.roots, self._tables.tails, self._tables.primes
-        second, has_second = (addend0, False) if addend1 is None else (addend1, True)
-        dropped = self._scratch.array("dropped", (2, len(divide.sources), n))
-        out = np.empty((2, len(divide.scale), n))
-
-        def drop(first: int, last: int) -> None:
-            key_switch.dropped_products(
-                extended, key.low, key.high, key_rows, addend0, second, has_second,
-                divide.sources, divide.tables, divide.factors, first, last, roots, tails, primes, dropped,
-            )  # fmt: skip
-
-        def keep(first: int, last: int) -> None:
-            key_switch.switched_rows(
-                extended, key.low, key.high, addend0, second, has_second, permutation, first, last, roots, tails, primes,
-                remainders, quotients, divide.scale, self._scratch.array("total", (2, n)), out,
-            )  # fmt: skip
-
-        self._rows.each(len(divide.sources), drop)
-        remainders, quotients = self._remainders(dropped, divide)
-        self._rows.each(len(divide.scale), keep)
-        return out
-
-    def _divide(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
-        """Each part [rows, N] divided by the dropped primes: [parts, kept rows, N]."""
-        roots, tails, primes = self._tables.roots, self._tables.tails, self._tables.primes
-        result = np.empty((len(parts), len(divide.scale), self.parameters.ring_degree))
-        remainders, quotients = self._remainders(self._dropped(parts, divide), divide)
-
-        def keep(first: int, last: int) -> None:
-            for half, part in enumerate(parts):
-                division.divided_rows(
-                    part,
-                    remainders[half],
-                    quotients[half],
-                    divide.scale,
-                    first,
-                    last,
-                    roots,
-                    tails,
-                    primes,
-                    result[half],
-                )
-
-        self._rows.each(len(divide.scale), keep)
-        return result
-
-    def _dropped(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
-        """What each part is modulo the dropped primes, as `kernels.division` wants it: [parts, dropped, N]."""
-        roots, tails, primes = self._tables.roots, self._tables.tails, self._tables.primes
-        dropped = self._scratch.array("dropped", (len(parts), len(divide.sources), self.parameters.ring_degree))
-
-        def drop(first: int, last: int) -> None:
-            for index in range(first, last):
-                half, d = divmod(index, len(divide.sources))
-                division.dropped_rows(
-                    parts[half],
-                    divide.sources,
-                    divide.tables,
-                    divide.factors,
-                    d,
-                    d + 1,
-                    roots,
-                    tails,
-                    primes,
-                    dropped[half],
-                )
-
-        self._rows.each(len(parts) * len(divide.sources), drop)
-        return dropped
-
-    def _remainders(self, dropped: Array, divide: DivisionTables) -> tuple[Array, tuple[Array, ...]]:
-        """What `division.divide_row` adds: [parts, kept rows, N] to be transformed, and the quotients."""
-        n = self.parameters.ring_degree
-        remainders = self._scratch.array("remainders", (len(dropped), len(divide.scale), n))
-        quotient = self._scratch.array("quotient", (len(dropped), n))
-        for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
-            self._convert(part, divide.down, self._level_tables(len(divide.scale) - 1).rows, remainder)
-            if len(divide.sources) > 1:
-                division.quotients(part, divide.tables, self._tables.primes, out)
-        # Of one centred remainder the quotient is zero.
-        return remainders, tuple(out if len(divide.sources) > 1 else out[:0] for out in quotient)
-
-    def _convert(
-        self, sources: Array, weights: Array, tables: NDArray[np.int64], out: Array, skip: tuple[int, int] = (0, 0)
-    ) -> None:
-        blocks = -(-self.parameters.ring_degree // division.BLOCK)
-        self._rows.each(
-            blocks,
-            lambda first, last: division.convert_rows(
-                sources, weights, first, last, *skip, tables, self._tables.primes, out
-            ),
-        )
-
-    # --- linear transforms -----------------------------------------------------------------------------------------
-
-    def _add_rotated_sums(
-        self, residues: Array, words: tuple[Array, ...], baby_steps: Sequence[int], sums: Array
-    ) -> None:
-        """sums [all sums, 2, QP rows, N] += the weighted sums of one ciphertext's rotations, modulo QP, of every output."""
-        level, n = residues.shape[1] - 1, self.parameters.ring_degree
-        rows, primes = self._level_tables(level).rows, self._tables.primes
-        elements = tuple(galois_element(step, self.parameters) for step in baby_steps[1:])
-        keys = [
-            self._key(element, level, f"rotation by {step}")
-            for element, step in zip(elements, baby_steps[1:], strict=True)
-        ]
-        low, high = tuple(key.low for key in keys), tuple(key.high for key in keys)
-        key_level_rows = np.array([key.level + 1 for key in keys], np.int64)
-        if elements not in self._stacks:
-            self._stacks[elements] = np.stack([self._permutation(element) for element in elements])
-        permutations = self._stacks[elements]
-        extended = self._extend(residues[1])
-        block = min(division.BLOCK, n)
-
-        def add(first: int, last: int) -> None:
-            matrix.rotated_sums(
-                residues[0], residues[1], extended, low, high, key_level_rows, permutations, words, first, last, rows, primes,
-                self._scratch.array("rotated", (2, len(baby_steps), block + PADDING)), self._scratch.array("product", (2, block)),
-                sums,
-            )  # fmt: skip
-
-        self._rows.each(len(rows), add)
-
-    def _turn(self, total: Array, key: _Key, permutation: NDArray[np.uint32], addend: Array) -> None:
-        """addend += total rotated, both modulo QP: [2, QP rows, N]."""
-        n = self.parameters.ring_degree
-        level = total.shape[1] - len(self.parameters.special_primes) - 1
-        tables = self._level_tables(level)
-        extended = self._extend_divided(total[1], level)
-
-        def turn(first: int, last: int) -> None:
-            matrix.turned_rows(
-                total[0], extended, key.low, key.high, key.level + 1, level + 1, permutation, addend, first, last,
-                tables.rows, self._tables.primes, self._scratch.array("total", (2, n)), addend,
-            )  # fmt: skip
-
-        self._rows.each(len(tables.rows), turn)
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 
@@ -624,7 +362,7 @@ class NumbaEngine:
 
         self._rows.each(rows, both)
 
-    def _key(self, element: int, level: int, what: str) -> _Key:
+    def _key(self, element: int, level: int, what: str) -> PackedKey:
         key = self._keys.get(element)
         if key is None:
             raise KeyMissingError(f"{what} at level {level}: there is no key for it; upload the keys of this program")
@@ -632,15 +370,22 @@ class NumbaEngine:
             raise KeyMissingError(f"{what} at level {level}: its key reaches level {key.level} only")
         return key
 
+    def _rotation_key(self, step: int, level: int) -> RotationKey:
+        element = galois_element(step, self.parameters)
+        return RotationKey(self._key(element, level, f"rotation by {step}"), self._permutation(element))
+
     def _permutation(self, element: int) -> NDArray[np.uint32]:
         if element not in self._permutations:
             self._permutations[element] = automorphism(element, self.parameters.ring_degree)
         return self._permutations[element]
 
-    def _level_tables(self, level: int) -> LevelTables:
-        if level not in self._levels:
-            self._levels[level] = level_tables(self.parameters, level)
-        return self._levels[level]
+    @property
+    def _rows(self) -> RowThreads:
+        return self._switcher.rows
+
+    @property
+    def _tables(self) -> TransformTables:
+        return self._switcher.transforms
 
     @staticmethod
     def _same(level: int, other_level: int, scale: float, other_scale: float) -> None:

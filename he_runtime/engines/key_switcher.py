@@ -1,0 +1,206 @@
+"""Key switching and division on whole residue matrices: the kernels put together, rows shared out to threads.
+
+What the numba engine's operations have in common. Buffers are scratch: what `extend` returns is valid until its next call.
+"""
+
+import itertools
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he_runtime.engines.numba_tables import DivisionTables, LevelTables, level_tables
+from he_runtime.engines.packed_key import PackedKey
+from he_runtime.engines.row_threads import RowThreads, Scratch
+from he_runtime.errors import PlanError
+from he_runtime.kernels import division, key_switch
+from he_runtime.kernels.transform import TransformTables
+from he_runtime.parameters import Parameters
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class KeySwitcher:
+    """Tables, threads and scratch memory of one parameter set."""
+
+    parameters: Parameters
+    transforms: TransformTables
+    rows: RowThreads
+    scratch: Scratch = field(default_factory=Scratch)
+    _levels: dict[int, LevelTables] = field(default_factory=dict)
+
+    def with_threads(self, threads: int) -> "KeySwitcher":
+        """The same tables for another number of threads."""
+        return replace(self, rows=RowThreads(threads))
+
+    def level_tables(self, level: int) -> LevelTables:
+        """Constants of one level, made when first asked for."""
+        if level not in self._levels:
+            self._levels[level] = level_tables(self.parameters, level)
+        return self._levels[level]
+
+    def extend(self, part: Array) -> Array:
+        """All digits of `part` [level+1, N] at all primes; valid until the next call."""
+        level = part.shape[0] - 1
+        tables, transforms = self.level_tables(level), self.transforms
+        extended, coefficients = self._digit_buffers(level)
+        self.rows.each(
+            level + 1,
+            lambda first, last: key_switch.to_coefficients(
+                part, extended, coefficients, first, last, transforms.roots, transforms.tails, transforms.primes,
+                tables.digit_starts, tables.gadget,
+            ),
+        )  # fmt: skip
+        self._lift(extended, coefficients, tables)
+        return extended
+
+    def extend_divided(self, part: Array, level: int) -> Array:
+        """All digits of `part` [QP rows, N] divided by P, at all primes; valid until the next call."""
+        tables, transforms = self.level_tables(level), self.transforms
+        extended, coefficients = self._digit_buffers(level)
+        (remainder,), (quotient,) = self._remainders(self._dropped((part,), tables.special), tables.special)
+        self.rows.each(
+            level + 1,
+            lambda first, last: key_switch.divided_to_coefficients(
+                part, remainder, quotient, tables.special.scale, extended, coefficients, first, last, transforms.roots,
+                transforms.tails, transforms.primes, tables.digit_starts, tables.gadget,
+            ),
+        )  # fmt: skip
+        self._lift(extended, coefficients, tables)
+        return extended
+
+    def _digit_buffers(self, level: int) -> tuple[Array, Array]:
+        n, rows = self.parameters.ring_degree, len(self.level_tables(level).rows)
+        extended = self.scratch.array("extended", (self.parameters.digit_count(level), rows, n))
+        return extended, self.scratch.array("coefficients", (level + 1, n))
+
+    def _lift(self, extended: Array, coefficients: Array, tables: LevelTables) -> None:
+        """Fill the rows of `extended` that are not a digit's own, from the digits' coefficients."""
+        for digit, (start, stop) in enumerate(itertools.pairwise(tables.digit_starts)):
+            weights = tables.conversion[digit]
+            self._convert(coefficients[start:stop], weights, tables.rows, extended[digit], skip=(start, stop))
+        transforms = self.transforms
+        self.rows.each(
+            len(tables.rows),
+            lambda first, last: key_switch.transform_digits(
+                extended, first, last, tables.rows, transforms.roots, transforms.tails, transforms.primes,
+                tables.digit_starts,
+            ),
+        )  # fmt: skip
+
+    def switch(
+        self,
+        extended: Array,
+        key: PackedKey,
+        addend0: Array,
+        addend1: Array | None,
+        permutation: NDArray[np.uint32],
+        *,
+        and_rescale: bool = False,
+    ) -> Array:
+        """Permuted (addends + digits times key), divided by P, or by P and the last prime: [2, rows, N]."""
+        level, n = addend0.shape[0] - 1, self.parameters.ring_degree
+        tables = self.level_tables(level)
+        divide = _possible(tables.special_and_rescale if and_rescale else tables.special)
+        # Rows of the key: those of q at its own level, then the special ones.
+        key_rows = np.where(divide.sources > level, divide.sources + (key.level - level), divide.sources)
+        roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
+        second, has_second = (addend0, False) if addend1 is None else (addend1, True)
+        dropped = self.scratch.array("dropped", (2, len(divide.sources), n))
+        out = np.empty((2, len(divide.scale), n))
+
+        def drop(first: int, last: int) -> None:
+            key_switch.dropped_products(
+                extended, key.low, key.high, key_rows, addend0, second, has_second,
+                divide.sources, divide.tables, divide.factors, first, last, roots, tails, primes, dropped,
+            )  # fmt: skip
+
+        def keep(first: int, last: int) -> None:
+            key_switch.switched_rows(
+                extended, key.low, key.high, addend0, second, has_second, permutation, first, last, roots, tails, primes,
+                remainders, quotients, divide.scale, self.scratch.array("total", (2, n)), out,
+            )  # fmt: skip
+
+        self.rows.each(len(divide.sources), drop)
+        remainders, quotients = self._remainders(dropped, divide)
+        self.rows.each(len(divide.scale), keep)
+        return out
+
+    def divide(self, parts: tuple[Array, ...], divide: DivisionTables | None) -> Array:
+        """Each part [rows, N] divided by the dropped primes: [parts, kept rows, N]. PlanError where none is left to drop."""
+        divide = _possible(divide)
+        roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
+        result = np.empty((len(parts), len(divide.scale), self.parameters.ring_degree))
+        remainders, quotients = self._remainders(self._dropped(parts, divide), divide)
+
+        def keep(first: int, last: int) -> None:
+            for half, part in enumerate(parts):
+                division.divided_rows(
+                    part,
+                    remainders[half],
+                    quotients[half],
+                    divide.scale,
+                    first,
+                    last,
+                    roots,
+                    tails,
+                    primes,
+                    result[half],
+                )
+
+        self.rows.each(len(divide.scale), keep)
+        return result
+
+    def _dropped(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
+        """What each part is modulo the dropped primes, as `kernels.division` wants it: [parts, dropped, N]."""
+        roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
+        dropped = self.scratch.array("dropped", (len(parts), len(divide.sources), self.parameters.ring_degree))
+
+        def drop(first: int, last: int) -> None:
+            for index in range(first, last):
+                half, d = divmod(index, len(divide.sources))
+                division.dropped_rows(
+                    parts[half],
+                    divide.sources,
+                    divide.tables,
+                    divide.factors,
+                    d,
+                    d + 1,
+                    roots,
+                    tails,
+                    primes,
+                    dropped[half],
+                )
+
+        self.rows.each(len(parts) * len(divide.sources), drop)
+        return dropped
+
+    def _remainders(self, dropped: Array, divide: DivisionTables) -> tuple[Array, tuple[Array, ...]]:
+        """What `division.divide_row` adds: [parts, kept rows, N] to be transformed, and the quotients."""
+        n = self.parameters.ring_degree
+        remainders = self.scratch.array("remainders", (len(dropped), len(divide.scale), n))
+        quotient = self.scratch.array("quotient", (len(dropped), n))
+        for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
+            self._convert(part, divide.down, self.level_tables(len(divide.scale) - 1).rows, remainder)
+            if len(divide.sources) > 1:
+                division.quotients(part, divide.tables, self.transforms.primes, out)
+        # Of one centred remainder the quotient is zero.
+        return remainders, tuple(out if len(divide.sources) > 1 else out[:0] for out in quotient)
+
+    def _convert(
+        self, sources: Array, weights: Array, tables: NDArray[np.int64], out: Array, skip: tuple[int, int] = (0, 0)
+    ) -> None:
+        blocks = -(-self.parameters.ring_degree // division.BLOCK)
+        self.rows.each(
+            blocks,
+            lambda first, last: division.convert_rows(
+                sources, weights, first, last, *skip, tables, self.transforms.primes, out
+            ),
+        )
+
+
+def _possible(divide: DivisionTables | None) -> DivisionTables:
+    if divide is None:
+        raise PlanError("a rescale at level 0: no prime is left to drop")
+    return divide
