@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from thex.config import NOTHING_REPLACED, EncoderConfig, Replacements
+from thex.config import NOTHING_REPLACED, EncoderConfig, Pooling, Replacements
 from thex.encoder import Encoder
 
 
@@ -89,13 +90,15 @@ def _read_config(directory: Path) -> dict[str, Any]:
 def load_checkpoint(
     source: str | Path,
     replacements: Replacements = NOTHING_REPLACED,
-    pooling: str = "first",
+    pooling: Pooling = "first",
     labels: int | None = None,
+    positions: int | None = None,
 ) -> Encoder:
     """The encoder of a checkpoint, in evaluation mode, float32.
 
     labels: width of the classifier; None takes the checkpoint's own, or 2. A classifier that the checkpoint
     lacks (or has in another width) is freshly initialised from torch's global generator.
+    positions: keep only the first so many position embeddings, if there are more.
     Raises UnsupportedCheckpointError for anything but a safetensors BERT with absolute positions and GELU.
     """
     directory = locate(source)
@@ -111,10 +114,10 @@ def load_checkpoint(
         hidden=values["hidden_size"],
         heads=values["num_attention_heads"],
         intermediate=values["intermediate_size"],
-        positions=values["max_position_embeddings"],
+        positions=min(values["max_position_embeddings"], positions or values["max_position_embeddings"]),
         token_types=values["type_vocab_size"],
         norm_epsilon=values["layer_norm_eps"],
-        pooling="mean" if pooling == "mean" else "first",
+        pooling=pooling,
         labels=own_labels if labels is None else labels,
     )
     encoder = Encoder(config, replacements)
@@ -135,6 +138,8 @@ def _fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], directory: Path
             continue
         if own not in target:
             raise UnsupportedCheckpointError(f"{directory}: tensor {name!r} has no place in the configured shape")
+        if own == "position.weight":
+            tensor = tensor[: encoder.config.positions]  # noqa: PLW2901
         if target[own].shape != tensor.shape:
             if own.startswith("classifier"):
                 continue
@@ -155,3 +160,27 @@ def _own_name(name: str) -> str | None:
     if match is None or match[2] not in _LAYER_NAMES:
         return None
     return f"layers.{match[1]}.{_LAYER_NAMES[match[2]]}.{match[3]}"
+
+
+def save_checkpoint(encoder: Encoder, directory: Path, tokenizer: Path) -> None:
+    """Write the exact encoder, without its task head, as a Hugging Face BERT checkpoint that transformers can load."""
+    directory.mkdir(parents=True, exist_ok=True)
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    tensors = {theirs: own[ours] for theirs, ours in _OUTER_NAMES.items() if ours in own and "classifier" not in ours}
+    for index in range(encoder.config.layers):
+        for theirs, ours in _LAYER_NAMES.items():
+            for part in ("weight", "bias"):
+                tensors[f"encoder.layer.{index}.{theirs}.{part}"] = own[f"layers.{index}.{ours}.{part}"]
+    shape = encoder.config
+    values = {
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "vocab_size": shape.vocabulary,
+        "num_hidden_layers": shape.layers, "hidden_size": shape.hidden, "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate, "max_position_embeddings": shape.positions,
+        "type_vocab_size": shape.token_types, "layer_norm_eps": shape.norm_epsilon, "pad_token_id": 0,
+        "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
+    }  # fmt: skip
+    (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(tokenizer, directory / "tokenizer.json")
+    partial = directory / "model.safetensors.part"
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.rename(directory / "model.safetensors")

@@ -110,6 +110,13 @@ class Encoder(nn.Module):
         embedded: torch.Tensor = self.embedding_norm(summed)
         return embedded * mask[:, :, None]
 
+    def hidden_before(self, layer: int, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """What reaches layer `layer` (from 0) of the exact encoder: [batch, tokens, hidden]. Later layers do not run."""
+        hidden = self.embed(ids, mask, types)
+        for index in range(layer):
+            hidden = self.layers[index](hidden, mask, EXACT, Recorder(), index)
+        return hidden
+
     def forward(
         self,
         ids: torch.Tensor,
@@ -118,14 +125,19 @@ class Encoder(nn.Module):
         ratios: Ratios = EXACT,
         recorder: Recorder | None = None,
     ) -> torch.Tensor:
-        """Logits [batch, labels]. mask: float [batch, tokens], 1 for real tokens, at least one a text."""
+        """Logits [batch, labels], of pooling "tokens" [batch, tokens, labels].
+
+        mask: float [batch, tokens], 1 for real tokens, at least one a text.
+        """
         recorder = recorder if recorder is not None else Recorder()
         hidden = self.embed(ids, mask, types)
         recorder.record("embedding", -1, hidden)
         hidden = self._dropped(hidden)
         for index, layer in enumerate(self.layers):
             hidden = layer(hidden, mask, ratios, recorder, index)
-        if self.pooler is None or self.pooler_function is None:
+        if self.config.pooling == "tokens":
+            pooled = hidden
+        elif self.pooler is None or self.pooler_function is None:
             pooled = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         else:
             pooled = self.pooler_function(ratios.pooler, self.pooler(hidden[:, 0]))

@@ -1,4 +1,4 @@
-"""`thex`: train, explain, certs, serve, keygen, classify, demo, bench."""
+"""`thex`: train, distil, explain, certs, serve, keygen, classify, demo, bench."""
 
 import typer
 
@@ -13,6 +13,7 @@ app.command("certs")(server.certs)
 app.command("explain")(model.explain)
 app.command("train")(model.train)
 app.add_typer(tokens.app, name="tokens")
+app.command("distil")(model.distil)
 app.add_typer(bench.app, name="bench")
 
 
