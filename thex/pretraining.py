@@ -29,7 +29,7 @@ from thex.students import copy_embeddings, new_student, token_counts
 from thex.teacher_states import TeacherStates, student_vectors
 
 WARMUP_STEPS = 400
-CHECKPOINT_EVERY = 1000
+CHECKPOINT_EVERY = 500
 
 
 class PretrainingConfig(Facts):
@@ -143,11 +143,13 @@ def pretrain(
 
 
 def _keep_config(config: PretrainingConfig, run: Path) -> None:
+    """A run may be made longer or shorter: epochs is the one field that may change when it resumes."""
     path = run / "config.json"
-    text = config.model_dump_json(indent=2)
-    if path.exists() and path.read_text() != text:
-        raise ValueError(f"{path} is of a student with another configuration; choose another run directory")
-    path.write_text(text)
+    if path.exists():
+        before = PretrainingConfig.model_validate_json(path.read_text())
+        if before.model_copy(update={"epochs": config.epochs}) != config:
+            raise ValueError(f"{path} is of a student with another configuration; choose another run directory")
+    path.write_text(config.model_dump_json(indent=2))
 
 
 def _corpus(config: PretrainingConfig, corpus: Encoded) -> Encoded:
