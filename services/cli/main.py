@@ -1,8 +1,8 @@
-"""`thex`: train, distil, evaluate, explain, certs, serve, keygen, classify, demo, bench."""
+"""`thex`: train, distil, evaluate, report, explain, certs, serve, keygen, classify, demo, bench."""
 
 import typer
 
-from services.cli import bench, client, demo, evaluate, model, server, tokens
+from services.cli import bench, client, demo, evaluate, model, report, server, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
 app.command("demo")(demo.demo)
@@ -15,6 +15,7 @@ app.command("train")(model.train)
 app.add_typer(tokens.app, name="tokens")
 app.command("distil")(model.distil)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.add_typer(bench.app, name="bench")
 
 
