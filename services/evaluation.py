@@ -26,6 +26,9 @@ from he_runtime.errors import RangeError
 from he_runtime.execution import encode_constants, run
 from he_runtime.plain_model import logits as plain_logits
 from he_runtime.plan import Plan, plan_bundle
+from services.client.client import Client
+from services.client.errors import OutOfRangeError, TextTooLongError
+from services.local import local_server
 from thex.metrics import agreement, score
 from thex.tasks import Example, Task, find_task, read_split
 
@@ -33,17 +36,24 @@ Mode = Literal["plain", "simulate", "encrypted"]
 MODES: tuple[Mode, ...] = ("plain", "simulate", "encrypted")
 REGRESSION_TOLERANCE = 1e-2
 """Two scores of a regression agree when they differ by no more: a hundredth of a point of STS-B's five."""
+Refusal = Literal["range", "length"]
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
+Connect = Callable[[Path], contextlib.AbstractContextManager[Client]]
+"""From a bundle's directory to a client of a server of it."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One finished example. index: its row in the dev file; text: digest of its tokens; logits None where out of range."""
+    """One finished example. index: its row in the dev file; text: digest of its tokens.
+
+    logits: None where refused, which says why: "range" or "length".
+    """
 
     index: int
     text: str
     logits: list[float] | None
+    refused: Refusal | None
     seconds: float
 
 
@@ -55,12 +65,15 @@ def evaluate(
     limit: int | None = None,
     answers: Path = Path("runs/evaluate"),
     threads: int = 2,
+    connect: Connect | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> dict[str, Any]:
     """Metrics of a bundle on data's dev file.
 
     limit: a fixed random sample of so many examples, None for all; a larger one contains a smaller one. answers: where
-    finished examples are kept. Texts longer than the bundle's positions are cut, as in training.
+    finished examples are kept. Texts longer than the bundle's largest bucket are cut, as in training, but not by the client,
+    which refuses them: too_long.
+    connect: a client of a server of the bundle; by default both are started on this machine.
     ValueError when the data is of another task than the bundle.
     """
     bundle = Bundle.open(directory)
@@ -75,13 +88,16 @@ def evaluate(
     done = _read(kept)
     missing = [index for index in chosen if _stale(done.get(index), tokens[index])]
     if missing:
-        with _answering(mode, bundle, threads) as ask, kept.open("a", encoding="utf-8") as file:
+        with (
+            _answering(mode, bundle, connect or local_client(threads)) as ask,
+            kept.open("a", encoding="utf-8") as file,
+        ):
             for count, index in enumerate(missing, 1):
                 started = time.perf_counter()
-                logits = ask(examples[index], *tokens[index])
+                answer = ask(examples[index], *tokens[index])
                 seconds = round(time.perf_counter() - started, 3)
-                values = None if logits is None else [round(float(value), 6) for value in logits]
-                done[index] = Answer(index, _digest(tokens[index]), values, seconds)
+                refused, values = (answer, None) if isinstance(answer, str) else (None, answer.round(6).tolist())
+                done[index] = Answer(index, _digest(tokens[index]), values, refused, seconds)
                 file.write(json.dumps(asdict(done[index])) + "\n")
                 file.flush()
                 progress(len(chosen) - len(missing) + count, len(chosen))
@@ -149,31 +165,32 @@ def _summary(
         "count": len(given),
         "agree": round(agree, 3),
         "max_logit_error": float(np.abs(found - plain).max()),
-        "out_of_range": len(answers) - len(given),
+        "out_of_range": sum(answer.refused == "range" for answer in answers),
+        "too_long": sum(answer.refused == "length" for answer in answers),
         "seconds_per_example": statistics.median(answer.seconds for answer in given),
     }
 
 
-Ask = Callable[[Example, list[int], list[int]], Array | None]
-"""Logits of an example, given with its token ids and types; None where a value leaves the calibrated range."""
+Ask = Callable[[Example, list[int], list[int]], Array | Refusal]
+"""Logits of an example, given with its token ids and types, or why there are none."""
 
 
 @contextlib.contextmanager
-def _answering(mode: Mode, bundle: Bundle, threads: int) -> Iterator[Ask]:
+def _answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
     if mode == "encrypted":
-        with _encrypted(bundle, threads) as ask:
-            yield ask
+        with connect(bundle.directory) as client:
+            yield _ask_client(client)
         return
     half, weights, bound = bundle.client_half, bundle.weights(), bundle.config.ranges.logits
-    simulator = Simulator(plan_bundle(bundle), threads) if mode == "simulate" else None
+    simulator = Simulator(plan_bundle(bundle)) if mode == "simulate" else None
 
-    def answer(_example: Example, ids: list[int], types: list[int]) -> Array | None:
+    def answer(_example: Example, ids: list[int], types: list[int]) -> Array | Refusal:
         try:
             embedded = half.embed(ids, types)
             logits = plain_logits(weights, embedded) if simulator is None else simulator(embedded)
         except RangeError:
-            return None
-        return logits if np.abs(logits).max() <= bound else None
+            return "range"
+        return logits if np.abs(logits).max() <= bound else "range"
 
     yield answer
 
@@ -181,8 +198,8 @@ def _answering(mode: Mode, bundle: Bundle, threads: int) -> Iterator[Ask]:
 class Simulator:
     """The encrypted program on the plain engine, with noise of the size that CKKS has."""
 
-    def __init__(self, plan: Plan, threads: int) -> None:
-        self._plan, self._client, self._threads = plan, plan.client_plan(), threads
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._client = plan, plan.client_plan()
         self._engine = PlainEngine(plan.parameters, keys=plan.keys, noise=True)
         self._constants: dict[int, list[Any]] = {}
 
@@ -196,29 +213,33 @@ class Simulator:
             name: self._engine.encrypt(slots, program.inputs[name].level, self._plan.parameters.scale)
             for name, slots in self._client.pack(bucket, embedded).items()
         }
-        outputs = run(program, self._engine, self._constants[bucket], inputs, threads=self._threads)
+        outputs = run(program, self._engine, self._constants[bucket], inputs)
         return self._client.unpack(bucket, outputs["logits"].slots)
 
 
-@contextlib.contextmanager
-def _encrypted(bundle: Bundle, threads: int) -> Iterator[Ask]:
-    from services.client.client import Client
-    from services.client.errors import OutOfRangeError
-    from services.local import local_server
+def local_client(threads: int) -> Connect:
+    """A real server in another process, TLS, and a client whose keys are thrown away."""
 
-    if bundle.config.task.pair or bundle.config.task.kind == "regression":
-        raise ValueError("the client library asks about one text and a label; pairs and scores are not encrypted yet")
-    with (
-        tempfile.TemporaryDirectory(prefix="thex-client-") as keys,
-        local_server(bundle.directory, threads=threads) as server,
-        Client(server.target, Path(keys), server.authority) as client,
-    ):
-        client.prepare()
+    @contextlib.contextmanager
+    def connect(directory: Path) -> Iterator[Client]:
+        with (
+            tempfile.TemporaryDirectory(prefix="thex-client-") as keys,
+            local_server(directory, threads=threads) as server,
+            Client(server.target, Path(keys), server.authority) as client,
+        ):
+            client.prepare()
+            yield client
 
-        def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | None:
-            try:
-                return np.array(client.classify(example.first).logits)
-            except OutOfRangeError:
-                return None
+    return connect
 
-        yield answer
+
+def _ask_client(client: Client) -> Ask:
+    def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | Refusal:
+        try:
+            return np.array(client.classify(example.first, example.second).logits)
+        except OutOfRangeError:
+            return "range"
+        except TextTooLongError:
+            return "length"
+
+    return answer
