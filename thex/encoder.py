@@ -88,10 +88,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.replacements = replacements
-        self.word = nn.Embedding(config.vocabulary, config.hidden)
-        self.position = nn.Embedding(config.positions, config.hidden)
-        self.token_type = nn.Embedding(config.token_types, config.hidden)
-        self.embedding_norm = ExactNorm(config.hidden, config.norm_epsilon)
+        width = config.embedding or config.hidden
+        self.word = nn.Embedding(config.vocabulary, width)
+        self.position = nn.Embedding(config.positions, width)
+        self.token_type = nn.Embedding(config.token_types, width)
+        self.embedding_norm = ExactNorm(width, config.norm_epsilon)
+        self.projection = nn.Linear(width, config.hidden) if config.embedding else None
         self.layers = nn.ModuleList(Layer(config, replacements) for _ in range(config.layers))
         shape = Shape(config.hidden, config.heads, config.intermediate, config.norm_epsilon)
         self.pooler: nn.Linear | None = None
@@ -108,6 +110,8 @@ class Encoder(nn.Module):
             raise ValueError(f"{tokens} tokens, but the model has {self.config.positions} positions: truncate")
         summed = self.word(ids) + self.position.weight[:tokens] + self.token_type(types)
         embedded: torch.Tensor = self.embedding_norm(summed)
+        if self.projection is not None:
+            embedded = self.projection(embedded)
         return embedded * mask[:, :, None]
 
     def hidden_before(self, layer: int, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
