@@ -12,17 +12,19 @@ from tests.random_models import random_weights
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a", "the", "was")
 
 
-def write_small_bundle(directory: Path, *, logit_range: float = 50.0, seed: int = 0) -> Path:
+def write_small_bundle(
+    directory: Path, *, logit_range: float = 50.0, seed: int = 0, regression_of_pairs: bool = False
+) -> Path:
     """One layer of 8 features, 2 heads, buckets 4 and 8: 8 levels, which N=16384 holds."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    weights = random_weights(1, 8, 2, 16, seed=seed)
+    weights = random_weights(1, 8, 2, 16, seed=seed, classes=1 if regression_of_pairs else 2)
     generator = np.random.default_rng(seed)
     directory.mkdir(parents=True)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     tokenizer.save(str(directory / "tokenizer.json"))
     half = {
@@ -62,11 +64,14 @@ def write_small_bundle(directory: Path, *, logit_range: float = 50.0, seed: int 
         "activation",
         "output",
     )
+    task = {"name": "SST-2", "kind": "classification", "labels": ["negative", "positive"], "pair": False}
+    if regression_of_pairs:
+        task = {"name": "STS-B", "kind": "regression", "labels": [], "pair": True}
     config = {
         "format": "thex-bundle",
         "format_version": 1,
         "name": "small",
-        "task": {"name": "SST-2", "kind": "classification", "labels": ["negative", "positive"], "pair": False},
+        "task": task,
         "architecture": weights.architecture.model_dump(),
         "replacements": weights.replacements.model_dump(),
         "buckets": [4, 8],

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from approx.activation import QuadraticActivation
 from approx.norm import CentredAffineNorm
 from approx.softmax import LinearSoftmax, QuadraticSoftmax
-from thex.config import TrainingConfig
 from thex.encoder import Encoder, Layer
 from thex.model_card import model_card
 from thex.tasks import Task
@@ -37,7 +36,8 @@ def write_bundle(
     directory: Path,
     model: Encoder,
     task: Task,
-    config: TrainingConfig,
+    name: str,
+    buckets: tuple[int, ...],
     ranges: dict[str, Any],
     accuracy: dict[str, Any],
     provenance: dict[str, Any],
@@ -47,33 +47,27 @@ def write_bundle(
 
     Raises ValueError when the model has a part that the encrypted runtime does not evaluate.
     """
-    replacements = config.replacements
-    if (replacements.activation, replacements.norm, replacements.pooler) != (
-        "quadratic",
-        "affine_centred",
-        "linear",
-    ) or (replacements.softmax not in ("quadratic", "linear")):
-        raise ValueError(
-            f"no bundle can hold {replacements}: expected quadratic or linear softmax, quadratic activation, "
-            "affine_centred norm and linear pooler"
-        )
+    refusal = exportable(model, task)
+    if refusal is not None:
+        raise ValueError(refusal)
+    shape = model.config
     document = {
         "format": "thex-bundle",
         "format_version": FORMAT_VERSION,
-        "name": config.name,
+        "name": name,
         "task": {"name": task.name, "kind": task.kind, "labels": list(task.labels), "pair": task.pair},
         "architecture": {
-            "layers": config.layers,
-            "hidden": config.hidden,
-            "heads": config.heads,
-            "intermediate": config.intermediate,
-            "vocabulary": model.config.vocabulary,
-            "positions": model.config.positions,
-            "token_types": model.config.token_types,
-            "embedding_norm_epsilon": model.config.norm_epsilon,
+            "layers": shape.layers,
+            "hidden": shape.hidden,
+            "heads": shape.heads,
+            "intermediate": shape.intermediate,
+            "vocabulary": shape.vocabulary,
+            "positions": shape.positions,
+            "token_types": shape.token_types,
+            "embedding_norm_epsilon": shape.norm_epsilon,
         },
-        "replacements": replacements.model_dump(),
-        "buckets": list(config.buckets),
+        "replacements": model.replacements.model_dump(),
+        "buckets": list(buckets),
         "ranges": ranges,
         "accuracy": accuracy,
         "provenance": provenance,
@@ -100,6 +94,24 @@ def write_bundle(
         if directory.exists():
             shutil.rmtree(directory)
         target.rename(directory)
+
+
+def exportable(model: Encoder, task: Task) -> str | None:
+    """Why no bundle can hold the model, in one line; None if one can."""
+    found = model.replacements
+    if model.projection is not None:
+        return "no bundle can hold embeddings that are projected to another width, as ELECTRA's are"
+    if task.kind == "tokens":
+        return "no bundle can hold a head for every token: the encrypted runtime answers for the first token only"
+    if found.softmax not in ("quadratic", "linear"):
+        return f"no bundle can hold softmax {found.softmax!r}: the encrypted runtime evaluates quadratic and linear"
+    wanted = {"activation": "quadratic", "norm": "affine_centred", "pooler": "linear"}
+    for operation, name in wanted.items():
+        if getattr(found, operation) != name:
+            return (
+                f"no bundle can hold {operation} {getattr(found, operation)!r}: the encrypted runtime evaluates {name}"
+            )
+    return None
 
 
 def _half(tensor: torch.Tensor) -> torch.Tensor:

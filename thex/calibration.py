@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import torch
 
 from approx.activation import QuadraticActivation, fit_activation
 from approx.norm import AffineNorm, ExactNorm, fit_norm
 from approx.softmax import LinearSoftmax, QuadraticSoftmax, fit_softmax
-from thex.config import TrainingConfig
 from thex.data import Encoded, in_order
-from thex.encoder import EXACT, REPLACED, Encoder, Layer
+from thex.encoder import EXACT, REPLACED, Encoder, Layer, Ratios
 from thex.hostile import hostile_texts
 from thex.recorder import Recorder
 
@@ -27,10 +27,10 @@ LAYER_POINTS = (
 
 
 @torch.no_grad()
-def calibrate(model: Encoder, data: Encoded, config: TrainingConfig) -> None:
+def calibrate(model: Encoder, data: Encoded, seed: int) -> None:
     """Fit every replacement by least squares on the exact model's own values (FIT_TEXTS texts)."""
     model.eval()
-    chosen = random.Random(config.seed).sample(range(len(data)), min(FIT_TEXTS, len(data)))
+    chosen = random.Random(seed).sample(range(len(data)), min(FIT_TEXTS, len(data)))
     device = next(model.parameters()).device
     seen: dict[tuple[str, int], list[torch.Tensor]] = {}
     for batch in in_order(data.subset(chosen), 64, device):
@@ -38,7 +38,7 @@ def calibrate(model: Encoder, data: Encoded, config: TrainingConfig) -> None:
         model(batch.ids, batch.mask, batch.types, EXACT, recorder)
         real = batch.mask > 0
         pairs = real[:, :, None] & real[:, None, :]
-        for number in range(config.layers):
+        for number in range(model.config.layers):
             for point in ("residual", "output_residual", "preactivation"):
                 seen.setdefault((point, number), []).append(recorder[point, number][real])
             counts = batch.mask.sum(dim=1)[:, None, None, None]
@@ -48,7 +48,7 @@ def calibrate(model: Encoder, data: Encoded, config: TrainingConfig) -> None:
             ):
                 per_head = tensor.transpose(0, 1)[:, pairs]
                 seen.setdefault((point, number), []).append(per_head)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(seed)
     for index, layer in enumerate(model.layers):
         if isinstance(layer, Layer):
             _fit_layer(
@@ -77,39 +77,66 @@ def _fit_layer(layer: Layer, seen: dict[str, torch.Tensor], generator: torch.Gen
 
 
 @torch.no_grad()
-def measure_ranges(model: Encoder, data: Encoded, config: TrainingConfig) -> dict[str, object]:
+def measure_ranges(model: Encoder, data: Encoded, sentences: int, margin: float, seed: int) -> dict[str, Any]:
     """Largest absolute values of the replaced model, times the margin: the bundle's `ranges`.
 
-    Over `calibration_sentences` texts and HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty);
-    padding rows are left out, as an encrypted query zeroes or ignores them.
+    Over that many sentences and HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty); rows of
+    padding are left out, as an encrypted query zeroes or ignores them.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    generator = random.Random(config.seed)
-    chosen = generator.sample(range(len(data)), min(config.calibration_sentences, len(data)))
+    generator = random.Random(seed)
+    chosen = generator.sample(range(len(data)), min(sentences, len(data)))
+    odd = hostile_texts(data, HOSTILE_TEXTS, model.config.vocabulary, model.config.positions, generator)
     largest: dict[tuple[str, int], float] = {}
-    odd = hostile_texts(data, HOSTILE_TEXTS, model.config.vocabulary, config.positions, generator)
     for texts in (data.subset(chosen), odd):
-        for batch in in_order(texts, 64, device):
-            recorder = Recorder()
-            model(batch.ids, batch.mask, batch.types, REPLACED, recorder)
-            real = batch.mask > 0
-            pairs = (real[:, :, None] & real[:, None, :])[:, None]
-            for (point, layer), tensor in recorder.tensors.items():
-                if point in ("score", "attention"):
-                    value = (tensor * pairs).abs().max()
-                elif tensor.ndim == 3:
-                    value = tensor[real].abs().max()
-                else:
-                    value = tensor.abs().max()
-                key = (point, layer)
-                largest[key] = max(largest.get(key, 0.0), float(value))
-    margin = config.range_margin
+        for key, values in largest_by_text(model, texts, REPLACED).items():
+            largest[key] = max(largest.get(key, 0.0), float(values.max()))
     layers = [
-        {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS} for layer in range(config.layers)
+        {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS}
+        for layer in range(model.config.layers)
     ]
     return {
         "embedding": round(margin * largest["embedding", -1], 4),
         "logits": round(margin * largest["logits", -1], 4),
         "layers": layers,
     }
+
+
+@torch.no_grad()
+def largest_by_text(model: Encoder, data: Encoded, ratios: Ratios) -> dict[tuple[str, int], torch.Tensor]:
+    """Largest absolute value of each text at every point of the recorder, float32 [texts], padding left out."""
+    model.eval()
+    device = next(model.parameters()).device
+    largest: dict[tuple[str, int], torch.Tensor] = {}
+    for batch in in_order(data, 64, device):
+        recorder = Recorder()
+        model(batch.ids, batch.mask, batch.types, ratios, recorder)
+        real = batch.mask > 0
+        pairs = (real[:, :, None] & real[:, None, :])[:, None]
+        for key, tensor in recorder.tensors.items():
+            counted = tensor.abs()
+            if tensor.ndim == 4:
+                counted = counted.masked_fill(~pairs, 0)
+            elif tensor.ndim == 3:
+                counted = counted.masked_fill(~real[:, :, None], 0)
+            largest.setdefault(key, torch.zeros(len(data)))[batch.indices] = (
+                counted.flatten(1).amax(dim=1).float().cpu()
+            )
+    return largest
+
+
+def compare_with_ranges(model: Encoder, data: Encoded, ranges: dict[str, Any]) -> dict[str, Any]:
+    """How the replaced model's values on data compare with the calibrated ranges.
+
+    texts: how many texts; outside: how many have a value beyond its range, or one that is not finite, at any point of
+    the bundle's ranges; used: the largest share of its range that each point reaches, over layers (1 is its end).
+    """
+    seen = largest_by_text(model, data, REPLACED)
+    outside = torch.zeros(len(data), dtype=torch.bool)
+    used: dict[str, float] = {}
+    bounds = [("embedding", -1, ranges["embedding"]), ("logits", -1, ranges["logits"])]
+    bounds += [(point, layer, value) for layer, of in enumerate(ranges["layers"]) for point, value in of.items()]
+    for point, layer, bound in bounds:
+        values = seen[point, layer]
+        outside |= ~(values <= bound)  # also what is not a number
+        used[point] = round(max(used.get(point, 0.0), float(values.max()) / bound), 3)
+    return {"texts": len(data), "outside": int(outside.sum()), "used": used}

@@ -10,12 +10,16 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
+from thex.metrics import UNLABELLED
 from thex.tasks import Example
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokenised examples: ids and token types a text (same lengths), labels float32 [examples]."""
+    """Tokenised examples: ids and token types a text (same lengths), labels float32 [examples].
+
+    Of a token task labels are [examples, longest text], UNLABELLED wherever a token is not the first of its word.
+    """
 
     ids: list[list[int]]
     types: list[list[int]]
@@ -52,10 +56,24 @@ def load_tokenizer(path: Path, positions: int) -> Tokenizer:
 
 
 def encode(tokenizer: Tokenizer, examples: Sequence[Example]) -> Encoded:
-    """Token ids with the tokenizer's own special tokens."""
+    """Token ids with the tokenizer's own special tokens. A word's label goes to its first token."""
+    if examples[0].words:
+        return _encode_words(tokenizer, examples)
     texts = [example.first if example.second is None else (example.first, example.second) for example in examples]
     encodings = tokenizer.encode_batch(texts)
     labels = torch.tensor([example.label for example in examples], dtype=torch.float32)
+    return Encoded([e.ids for e in encodings], [e.type_ids for e in encodings], labels)
+
+
+def _encode_words(tokenizer: Tokenizer, examples: Sequence[Example]) -> Encoded:
+    encodings = tokenizer.encode_batch([list(example.words) for example in examples], is_pretokenized=True)
+    labels = torch.full((len(examples), max(len(e.ids) for e in encodings)), float(UNLABELLED))
+    for row, (encoding, example) in enumerate(zip(encodings, examples, strict=True)):
+        before: int | None = None
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None and word != before:
+                labels[row, place] = example.word_labels[word]
+            before = word
     return Encoded([e.ids for e in encodings], [e.type_ids for e in encodings], labels)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from thex.config import RangeBounds
+from thex.metrics import UNLABELLED
 from thex.recorder import Recorder
 
 # The penalty of mean squares is small where few values overflow; this brings it to the size of the other losses.
@@ -13,14 +14,26 @@ RANGE_SCALE = 10.0
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy with class indices, or the mean squared error if there is one output. labels float [batch]."""
+    """Cross-entropy with class indices, or the mean squared error if there is one output. labels float [batch].
+
+    Of a token task logits are [batch, tokens, tags] and labels [batch, at least tokens], UNLABELLED ones left out.
+    """
+    if logits.ndim == 3:
+        indices = labels[:, : logits.shape[1]].long()
+        return functional.cross_entropy(logits.flatten(0, 1), indices.flatten(), ignore_index=UNLABELLED)
     if logits.shape[1] == 1:
         return functional.mse_loss(logits[:, 0], labels)
     return functional.cross_entropy(logits, labels.long())
 
 
-def logit_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """KL divergence from the target's distribution, or the mean squared error if there is one output."""
+def logit_loss(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """KL divergence from the target's distribution, or the mean squared error if there is one output.
+
+    Of a token task both are [batch, tokens, tags], and the tokens with mask 1 count; mask [batch, tokens].
+    """
+    if logits.ndim == 3:
+        real = mask > 0
+        logits, target = logits[real], target[:, : logits.shape[1]][real]
     if logits.shape[1] == 1:
         return functional.mse_loss(logits, target)
     return functional.kl_div(
@@ -57,4 +70,12 @@ def range_penalty(recorder: Recorder, bounds: RangeBounds, layers: int) -> torch
             ("output", bounds.hidden),
         ):
             total = total + functional.relu(recorder[point, layer].abs() - bound).square().mean()
+    return RANGE_SCALE * total
+
+
+def score_penalty(recorder: Recorder, bounds: RangeBounds, layers: int) -> torch.Tensor:
+    """Mean squared excess of attention scores over their bound: THE-X's regularisation against overflow."""
+    total = torch.zeros((), device=recorder["embedding", -1].device)
+    for layer in range(layers):
+        total = total + functional.relu(recorder["score", layer].abs() - bounds.score).square().mean()
     return RANGE_SCALE * total

@@ -88,10 +88,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.replacements = replacements
-        self.word = nn.Embedding(config.vocabulary, config.hidden)
-        self.position = nn.Embedding(config.positions, config.hidden)
-        self.token_type = nn.Embedding(config.token_types, config.hidden)
-        self.embedding_norm = ExactNorm(config.hidden, config.norm_epsilon)
+        width = config.embedding or config.hidden
+        self.word = nn.Embedding(config.vocabulary, width)
+        self.position = nn.Embedding(config.positions, width)
+        self.token_type = nn.Embedding(config.token_types, width)
+        self.embedding_norm = ExactNorm(width, config.norm_epsilon)
+        self.projection = nn.Linear(width, config.hidden) if config.embedding else None
         self.layers = nn.ModuleList(Layer(config, replacements) for _ in range(config.layers))
         shape = Shape(config.hidden, config.heads, config.intermediate, config.norm_epsilon)
         self.pooler: nn.Linear | None = None
@@ -108,7 +110,16 @@ class Encoder(nn.Module):
             raise ValueError(f"{tokens} tokens, but the model has {self.config.positions} positions: truncate")
         summed = self.word(ids) + self.position.weight[:tokens] + self.token_type(types)
         embedded: torch.Tensor = self.embedding_norm(summed)
+        if self.projection is not None:
+            embedded = self.projection(embedded)
         return embedded * mask[:, :, None]
+
+    def hidden_before(self, layer: int, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+        """What reaches layer `layer` (from 0) of the exact encoder: [batch, tokens, hidden]. Later layers do not run."""
+        hidden = self.embed(ids, mask, types)
+        for index in range(layer):
+            hidden = self.layers[index](hidden, mask, EXACT, Recorder(), index)
+        return hidden
 
     def forward(
         self,
@@ -118,14 +129,19 @@ class Encoder(nn.Module):
         ratios: Ratios = EXACT,
         recorder: Recorder | None = None,
     ) -> torch.Tensor:
-        """Logits [batch, labels]. mask: float [batch, tokens], 1 for real tokens, at least one a text."""
+        """Logits [batch, labels], of pooling "tokens" [batch, tokens, labels].
+
+        mask: float [batch, tokens], 1 for real tokens, at least one a text.
+        """
         recorder = recorder if recorder is not None else Recorder()
         hidden = self.embed(ids, mask, types)
         recorder.record("embedding", -1, hidden)
         hidden = self._dropped(hidden)
         for index, layer in enumerate(self.layers):
             hidden = layer(hidden, mask, ratios, recorder, index)
-        if self.pooler is None or self.pooler_function is None:
+        if self.config.pooling == "tokens":
+            pooled = hidden
+        elif self.pooler is None or self.pooler_function is None:
             pooled = (hidden * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         else:
             pooled = self.pooler_function(ratios.pooler, self.pooler(hidden[:, 0]))

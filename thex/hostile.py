@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
+from tokenizers import Tokenizer
 
 from thex.data import Encoded
 
@@ -35,3 +36,33 @@ def hostile_texts(data: Encoded, count: int, vocabulary: int, positions: int, ge
             body = [generator.randrange(vocabulary) for _ in range(number // 4 % 3)]
         ids.append([first, *body, last])
     return Encoded(ids, [[0] * len(row) for row in ids], torch.zeros(count))
+
+
+WORDS_REPEATED = ("the", "film", "not", "1", "!")
+LANGUAGES = (
+    "Der Film ist viel zu lang, aber die Schauspieler sind großartig und die Musik ist schön.",
+    "Este filme é muito longo, mas os atores são ótimos e a música é linda.",
+    "这部电影太长了，但是演员很好，音乐也很美。",
+    "この映画は長すぎますが、俳優は素晴らしく、音楽も美しいです。",
+    "Этот фильм слишком длинный, но актёры великолепны, а музыка прекрасна.",
+    "هذا الفيلم طويل جدا لكن الممثلين رائعون والموسيقى جميلة.",
+    "यह फिल्म बहुत लंबी है लेकिन अभिनेता शानदार हैं और संगीत सुंदर है।",
+    "이 영화는 너무 길지만 배우들은 훌륭하고 음악은 아름답습니다.",
+)
+JUNK = ("zq#x", "%%%", "]]>", "0x7f", "\u200b", "qqqq", "ﷺ", "🜁", "--", "aAaA")
+
+
+def hostile_cases(tokenizer: Tokenizer, positions: int) -> dict[str, Encoded]:
+    """Named kinds of text that a person could type: one word repeated, nothing, junk of full length, other languages."""
+    texts = {
+        "one word repeated": [" ".join([word] * count) for word in WORDS_REPEATED for count in (8, positions)],
+        "empty": ["", " "],
+        "junk": [" ".join(JUNK[(place * step) % len(JUNK)] for place in range(positions)) for step in (1, 3, 7)],
+        "other languages": [*LANGUAGES, " ".join(LANGUAGES)],
+    }
+    cases = {}
+    for name, chosen in texts.items():
+        encodings = tokenizer.encode_batch(chosen)
+        ids, types = [e.ids for e in encodings], [e.type_ids for e in encodings]
+        cases[name] = Encoded(ids, types, torch.zeros(len(ids)))
+    return cases

@@ -25,3 +25,8 @@ class Recorder:
 
     def __getitem__(self, key: tuple[str, int]) -> torch.Tensor:
         return self.tensors[key]
+
+    @property
+    def layers(self) -> int:
+        """Number of layers recorded."""
+        return 1 + max(layer for _, layer in self.tensors)

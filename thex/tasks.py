@@ -1,96 +1,169 @@
-"""GLUE tasks from local directories in the official layout, and their metrics."""
+"""GLUE tasks and token classification, from local directories in their official layouts."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a task's columns are. header: the first row names columns; second is -1 for single sentences."""
+    """Which columns of a GLUE file hold what, by name.
 
-    header: bool
-    columns: int
-    first: int
-    second: int
-    label: int
+    names: of all columns where the file has no header row; empty where its first row names them.
+    ragged: rows with too few columns are left out, as GLUE's own reader does with QQP's, which stray line breaks cut.
+    """
+
+    first: str
+    second: str | None
+    label: str
+    names: tuple[str, ...] = ()
+    ragged: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task. labels: names in the order of logits, empty for regression."""
+    """One task. labels: names in the order of logits, empty for regression. dev: the split that is scored.
+
+    directory: under GLUE's root. kind "tokens" classifies every word, and has CoNLL's layout instead of columns.
+    """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "tokens"]
     labels: tuple[str, ...]
-    layout: Layout
     metric: str
+    layout: Layout | None = None
+    directory: str = ""
+    dev: str = "dev"
 
     @property
     def pair(self) -> bool:
         """Whether an example is two texts."""
-        return self.layout.second >= 0
+        return self.layout is not None and self.layout.second is not None
 
     @property
     def outputs(self) -> int:
-        """Number of logits."""
+        """Number of logits, of a text or of each token."""
         return len(self.labels) or 1
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row: text, second text or None, and the label (a class index, or a score)."""
+    """One row: text, second text or None, and the label (a class index, or a score).
+
+    Of a token task, words and their label indices count, and first is the words joined.
+    """
 
     first: str
     second: str | None
     label: float
+    words: tuple[str, ...] = ()
+    word_labels: tuple[int, ...] = field(default=())
 
+
+_ENTAILMENT = ("entailment", "not_entailment")
+_MNLI = ("contradiction", "entailment", "neutral")
+_PAIR = Layout("sentence1", "sentence2", "label")
+_MNLI_LAYOUT = Layout("sentence1", "sentence2", "gold_label")
 
 TASKS = {
     task.name: task
     for task in (
-        Task("SST-2", "classification", ("negative", "positive"), Layout(True, 2, 0, -1, 1), "accuracy"),
-        Task("CoLA", "classification", ("unacceptable", "acceptable"), Layout(False, 4, 3, -1, 1), "matthews"),
-        Task("RTE", "classification", ("entailment", "not_entailment"), Layout(True, 4, 1, 2, 3), "accuracy"),
-        Task("STS-B", "regression", (), Layout(True, 10, 7, 8, 9), "correlation"),
+        Task(
+            "SST-2",
+            "classification",
+            ("negative", "positive"),
+            "accuracy",
+            Layout("sentence", None, "label"),
+            "SST-2",
+        ),
+        Task(
+            "CoLA",
+            "classification",
+            ("unacceptable", "acceptable"),
+            "matthews",
+            Layout("sentence", None, "label", names=("source", "label", "star", "sentence")),
+            "CoLA",
+        ),
+        Task("RTE", "classification", _ENTAILMENT, "accuracy", _PAIR, "RTE"),
+        Task("STS-B", "regression", (), "correlation", Layout("sentence1", "sentence2", "score"), "STS-B"),
+        Task(
+            "MRPC",
+            "classification",
+            ("not_equivalent", "equivalent"),
+            "accuracy_f1",
+            Layout("#1 String", "#2 String", "Quality"),
+            "MRPC",
+        ),
+        Task("QNLI", "classification", _ENTAILMENT, "accuracy", Layout("question", "sentence", "label"), "QNLI"),
+        Task(
+            "QQP",
+            "classification",
+            ("not_duplicate", "duplicate"),
+            "accuracy_f1",
+            Layout("question1", "question2", "is_duplicate", ragged=True),
+            "QQP",
+        ),
+        Task("MNLI", "classification", _MNLI, "accuracy", _MNLI_LAYOUT, "MNLI", "dev_matched"),
+        Task("MNLI-mm", "classification", _MNLI, "accuracy", _MNLI_LAYOUT, "MNLI", "dev_mismatched"),
     )
 }
 
 
-def find_task(name: str) -> Task:
-    """The task of that name; ValueError names the known ones."""
+def find_task(name: str, directory: Path | None = None) -> Task:
+    """The task of that name. "CoNLL" takes its labels from directory/train.txt. ValueError names the known ones."""
+    if name == "CoNLL":
+        if directory is None:
+            raise ValueError("task CoNLL takes its labels from its data: a directory with train.txt is needed")
+        from thex.conll import conll_task
+
+        return conll_task(directory)
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
+        raise ValueError(f"unknown task {name!r}: expected one of {', '.join((*TASKS, 'CoNLL'))}")
     return TASKS[name]
 
 
+def task_of(directory: Path) -> Task:
+    """The task that a data directory holds, by its name, or CoNLL where there is a train.txt."""
+    if (directory / "train.txt").is_file():
+        return find_task("CoNLL", directory)
+    return find_task(directory.resolve().name)
+
+
 def read_split(task: Task, directory: Path, split: str) -> list[Example]:
-    """The examples of directory/<split>.tsv in file order.
+    """The examples of directory/<split>.tsv in file order (of a token task: <split>.txt); "dev" is the task's own.
 
     Quoting is off (csv.QUOTE_NONE), as in GLUE: quotation marks are text. Raises ValueError, naming file and
-    line, for a missing file, a wrong number of columns or an unknown label.
+    line, for a missing file, a missing column, a wrong number of columns or an unknown label.
     """
+    split = task.dev if split == "dev" else split
+    if task.layout is None:
+        from thex.conll import read_conll
+
+        return read_conll(task, directory, split)
     path = directory / f"{split}.tsv"
     if not path.is_file():
         raise ValueError(f"{path} is missing: expected the GLUE file of task {task.name}")
     examples = []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        for number, row in enumerate(rows, start=1):
-            if number == 1 and task.layout.header:
+    layout, names = task.layout, task.layout.names
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+            if not names:
+                names = tuple(row)
+                for column in (layout.first, layout.second, layout.label):
+                    if column is not None and column not in names:
+                        raise ValueError(f"{path} has no column {column!r}; its header is {', '.join(names)}")
                 continue
-            if len(row) != task.layout.columns:
-                raise ValueError(f"{path}:{number}: {len(row)} columns, expected {task.layout.columns}")
-            second = row[task.layout.second].strip() if task.pair else None
-            label = _label(task, row[task.layout.label], f"{path}:{number}")
-            examples.append(Example(row[task.layout.first].strip(), second, label))
+            if len(row) != len(names):
+                if layout.ragged:
+                    continue
+                raise ValueError(f"{path}:{number}: {len(row)} columns, expected {len(names)}")
+            values = dict(zip(names, row, strict=True))
+            second = None if layout.second is None else values[layout.second].strip()
+            label = _label(task, values[layout.label], f"{path}:{number}")
+            examples.append(Example(values[layout.first].strip(), second, label))
     if not examples:
         raise ValueError(f"{path} holds no examples")
     return examples
@@ -106,40 +179,3 @@ def _label(task: Task, text: str, place: str) -> float:
     if task.labels and (value != int(value) or not 0 <= value < len(task.labels)):
         raise ValueError(f"{place}: label {text!r}, expected 0 to {len(task.labels) - 1}")
     return value
-
-
-def accuracy(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, float]:
-    """Percent of rows whose largest logit is the label."""
-    from sklearn.metrics import accuracy_score
-
-    return {"accuracy": 100 * float(accuracy_score(labels.astype(int), logits.argmax(axis=1)))}
-
-
-def matthews(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, float]:
-    """Matthews correlation times 100."""
-    from sklearn.metrics import matthews_corrcoef
-
-    return {"matthews": 100 * float(matthews_corrcoef(labels.astype(int), logits.argmax(axis=1)))}
-
-
-def correlation(logits: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, float]:
-    """Pearson and Spearman correlation of the only output with the score, times 100."""
-    from scipy.stats import pearsonr, spearmanr
-
-    outputs = logits[:, 0]
-    return {
-        "pearson": 100 * float(pearsonr(outputs, labels)[0]),
-        "spearman": 100 * float(spearmanr(outputs, labels)[0]),
-    }
-
-
-METRICS: dict[str, Callable[[NDArray[np.floating], NDArray[np.floating]], dict[str, float]]] = {
-    "accuracy": accuracy,
-    "matthews": matthews,
-    "correlation": correlation,
-}
-
-
-def score(task: Task, logits: NDArray[np.floating], labels: NDArray[np.floating]) -> dict[str, float]:
-    """The task's metrics; logits [examples, outputs], labels [examples]. The first entry is the main one."""
-    return METRICS[task.metric](logits, labels)

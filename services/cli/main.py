@@ -1,8 +1,8 @@
-"""`thex`: train, explain, certs, serve, keygen, classify, demo, bench."""
+"""`thex`: train, distil, evaluate, report, explain, certs, serve, keygen, classify, demo, bench."""
 
 import typer
 
-from services.cli import bench, client, demo, model, server, tokens
+from services.cli import bench, client, demo, evaluate, model, report, server, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
 app.command("demo")(demo.demo)
@@ -13,6 +13,9 @@ app.command("certs")(server.certs)
 app.command("explain")(model.explain)
 app.command("train")(model.train)
 app.add_typer(tokens.app, name="tokens")
+app.command("distil")(model.distil)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.add_typer(bench.app, name="bench")
 
 

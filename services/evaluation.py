@@ -1,0 +1,245 @@
+"""A bundle measured on a task's dev file: in the clear, on the simulator, or encrypted through a real client and server.
+
+Every finished example is one line of an append-only file named after the bundle's digest and the mode, so that a stopped run
+resumes and loses nothing. The lines hold logits of a public data file under keys that are thrown away with the run.
+"""
+
+import contextlib
+import hashlib
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from he_runtime.bundle import Bundle
+from he_runtime.engines.plain import PlainEngine
+from he_runtime.errors import RangeError
+from he_runtime.execution import encode_constants, run
+from he_runtime.plain_model import logits as plain_logits
+from he_runtime.plan import Plan, plan_bundle
+from services.client.client import Client
+from services.client.errors import OutOfRangeError, TextTooLongError
+from services.local import local_server
+from thex.metrics import agreement, score
+from thex.tasks import Example, Task, find_task, read_split
+
+Mode = Literal["plain", "simulate", "encrypted"]
+MODES: tuple[Mode, ...] = ("plain", "simulate", "encrypted")
+REGRESSION_TOLERANCE = 1e-2
+"""Two scores of a regression agree when they differ by no more: a hundredth of a point of STS-B's five."""
+Refusal = Literal["range", "length"]
+Array = NDArray[np.float64]
+Progress = Callable[[int, int], None]
+Connect = Callable[[Path], contextlib.AbstractContextManager[Client]]
+"""From a bundle's directory to a client of a server of it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One finished example. index: its row in the dev file; text: digest of its tokens.
+
+    logits: None where refused, which says why: "range" or "length".
+    """
+
+    index: int
+    text: str
+    logits: list[float] | None
+    refused: Refusal | None
+    seconds: float
+
+
+def evaluate(
+    directory: Path,
+    data: Path,
+    mode: Mode,
+    *,
+    limit: int | None = None,
+    answers: Path = Path("runs/evaluate"),
+    threads: int = 2,
+    connect: Connect | None = None,
+    progress: Progress = lambda _done, _total: None,
+) -> dict[str, Any]:
+    """Metrics of a bundle on data's dev file.
+
+    limit: a fixed random sample of so many examples, None for all; a larger one contains a smaller one. answers: where
+    finished examples are kept. Texts longer than the bundle's largest bucket are cut, as in training, but not by the client,
+    which refuses them: too_long.
+    connect: a client of a server of the bundle; by default both are started on this machine.
+    ValueError when the data is of another task than the bundle.
+    """
+    bundle = Bundle.open(directory)
+    task = find_task(bundle.config.task.name, data)
+    if (task.kind, task.labels) != (bundle.config.task.kind, bundle.config.task.labels):
+        raise ValueError(f"{directory} answers {bundle.config.task.labels}, the task {task.name} has {task.labels}")
+    examples = read_split(task, data, "dev")
+    chosen = sample(len(examples), limit)
+    tokens = _tokens(bundle, examples)
+    answers.mkdir(parents=True, exist_ok=True)
+    kept = answers / f"{bundle.digest[:16]}-{mode}.jsonl"
+    done = _read(kept)
+    missing = [index for index in chosen if _stale(done.get(index), tokens[index])]
+    if missing:
+        with (
+            _answering(mode, bundle, connect or local_client(threads)) as ask,
+            kept.open("a", encoding="utf-8") as file,
+        ):
+            for count, index in enumerate(missing, 1):
+                started = time.perf_counter()
+                answer = ask(examples[index], *tokens[index])
+                seconds = round(time.perf_counter() - started, 3)
+                refused, values = (answer, None) if isinstance(answer, str) else (None, answer.round(6).tolist())
+                done[index] = Answer(index, _digest(tokens[index]), values, refused, seconds)
+                file.write(json.dumps(asdict(done[index])) + "\n")
+                file.flush()
+                progress(len(chosen) - len(missing) + count, len(chosen))
+    return {
+        "mode": mode,
+        "bundle": bundle.digest,
+        **_summary(bundle, task, examples, tokens, [done[i] for i in chosen]),
+    }
+
+
+def sample(count: int, limit: int | None) -> list[int]:
+    """The first limit indices of a fixed permutation of count, in rising order."""
+    order = random.Random(0).sample(range(count), count)
+    return sorted(order if limit is None else order[:limit])
+
+
+def _tokens(bundle: Bundle, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
+    tokenizer = Tokenizer.from_file(str(bundle.directory / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(max(bundle.config.buckets), bundle.config.architecture.positions))
+    texts = [example.first if example.second is None else (example.first, example.second) for example in examples]
+    return [(list(encoding.ids), list(encoding.type_ids)) for encoding in tokenizer.encode_batch(texts)]
+
+
+def _digest(tokens: tuple[list[int], list[int]]) -> str:
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()[:12]
+
+
+def _read(path: Path) -> dict[int, Answer]:
+    """The last whole line of each example; a line that a crash cut short is left out."""
+    answers = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                answer = Answer(**json.loads(line))
+                answers[answer.index] = answer
+    return answers
+
+
+def _stale(answer: Answer | None, tokens: tuple[list[int], list[int]]) -> bool:
+    return answer is None or answer.text != _digest(tokens)
+
+
+def _summary(
+    bundle: Bundle, task: Task, examples: list[Example], tokens: list[Any], answers: list[Answer]
+) -> dict[str, Any]:
+    weights, half = bundle.weights(), bundle.client_half
+    given = [answer for answer in answers if answer.logits is not None]
+    if not given:
+        raise ValueError(f"none of {len(answers)} texts has an answer in range; there is nothing to measure")
+    found = np.array([answer.logits for answer in given])
+    plain = np.array([plain_logits(weights, half.embed(*tokens[answer.index])) for answer in given])
+    labels = np.array([examples[answer.index].label for answer in given])
+    metrics = score(task, found, labels)
+    main = next(iter(metrics))
+    if task.kind == "regression":
+        agree = 100 * float((np.abs(found - plain) <= REGRESSION_TOLERANCE).all(axis=1).mean())
+    else:
+        agree = agreement(task, found, plain, labels)
+    return {
+        "task": task.name,
+        "metric": main,
+        "value": round(metrics[main], 3),
+        "metrics": {name: round(value, 3) for name, value in metrics.items()},
+        "count": len(given),
+        "agree": round(agree, 3),
+        "max_logit_error": float(np.abs(found - plain).max()),
+        "out_of_range": sum(answer.refused == "range" for answer in answers),
+        "too_long": sum(answer.refused == "length" for answer in answers),
+        "seconds_per_example": statistics.median(answer.seconds for answer in given),
+    }
+
+
+Ask = Callable[[Example, list[int], list[int]], Array | Refusal]
+"""Logits of an example, given with its token ids and types, or why there are none."""
+
+
+@contextlib.contextmanager
+def _answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
+    if mode == "encrypted":
+        with connect(bundle.directory) as client:
+            yield _ask_client(client)
+        return
+    half, weights, bound = bundle.client_half, bundle.weights(), bundle.config.ranges.logits
+    simulator = Simulator(plan_bundle(bundle)) if mode == "simulate" else None
+
+    def answer(_example: Example, ids: list[int], types: list[int]) -> Array | Refusal:
+        try:
+            embedded = half.embed(ids, types)
+            logits = plain_logits(weights, embedded) if simulator is None else simulator(embedded)
+        except RangeError:
+            return "range"
+        return logits if np.abs(logits).max() <= bound else "range"
+
+    yield answer
+
+
+class Simulator:
+    """The encrypted program on the plain engine, with noise of the size that CKKS has."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan, self._client = plan, plan.client_plan()
+        self._engine = PlainEngine(plan.parameters, keys=plan.keys, noise=True)
+        self._constants: dict[int, list[Any]] = {}
+
+    def __call__(self, embedded: Array) -> Array:
+        """Logits of one text, embedded [tokens, hidden]. RangeError where a value would wrap around the modulus."""
+        bucket = self._client.bucket_for(len(embedded))
+        program = self._plan.programs[bucket]
+        if bucket not in self._constants:
+            self._constants[bucket] = encode_constants(program, self._engine)
+        inputs = {
+            name: self._engine.encrypt(slots, program.inputs[name].level, self._plan.parameters.scale)
+            for name, slots in self._client.pack(bucket, embedded).items()
+        }
+        outputs = run(program, self._engine, self._constants[bucket], inputs)
+        return self._client.unpack(bucket, outputs["logits"].slots)
+
+
+def local_client(threads: int) -> Connect:
+    """A real server in another process, TLS, and a client whose keys are thrown away."""
+
+    @contextlib.contextmanager
+    def connect(directory: Path) -> Iterator[Client]:
+        with (
+            tempfile.TemporaryDirectory(prefix="thex-client-") as keys,
+            local_server(directory, threads=threads) as server,
+            Client(server.target, Path(keys), server.authority) as client,
+        ):
+            client.prepare()
+            yield client
+
+    return connect
+
+
+def _ask_client(client: Client) -> Ask:
+    def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | Refusal:
+        try:
+            return np.array(client.classify(example.first, example.second).logits)
+        except OutOfRangeError:
+            return "range"
+        except TextTooLongError:
+            return "length"
+
+    return answer

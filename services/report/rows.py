@@ -1,0 +1,145 @@
+"""Running what is missing, and one row for each task, recipe, seed and step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from he_runtime.bundle import Bundle
+from he_runtime.explain import explain
+from he_runtime.plan import plan_bundle
+from services.evaluation import MODES, evaluate
+from thex.metrics import score
+from thex.progress import Progress
+from thex.recipes import Recipe
+from thex.tasks import Task, read_split, task_of
+from thex.teachers import TeacherConfig
+from thex.workflow import RunConfig, run_recipe
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a report covers. data: GLUE's root. simulated, encrypted: examples of each bundle, 0 for none, None for all."""
+
+    data: Path
+    work: Path
+    tasks: tuple[str, ...]
+    encoders: tuple[str, ...]
+    recipes: tuple[Recipe, ...]
+    seeds: tuple[int, ...]
+    teacher: TeacherConfig | None
+    simulated: int | None
+    encrypted: int | None
+    device: str = "auto"
+    threads: int = 2
+
+    def runs(self) -> Iterator[tuple[str, str, int, Recipe]]:
+        """(task, encoder, seed, recipe), all tasks of a seed before the next seed: a stopped report is whole as far as it got."""
+        for encoder in self.encoders:
+            for seed in self.seeds:
+                for task in self.tasks:
+                    for recipe in self.recipes:
+                        yield task, encoder, seed, recipe
+
+
+def collect(wanted: Wanted, progress: Progress, save: Callable[[list[Row]], None]) -> list[Row]:
+    """All rows; runs what is missing. save is called with the rows so far after every run."""
+    rows: list[Row] = []
+    for task, encoder, seed, recipe in wanted.runs():
+        config = RunConfig(encoder=encoder, recipe=recipe, seed=seed, teacher=wanted.teacher, device=wanted.device)
+        rows += _run(wanted, config, wanted.data / task, progress)
+        save(rows)
+    return rows
+
+
+def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> list[Row]:
+    task = task_of(data)
+    stages = run_recipe(config, data, wanted.work, progress=progress)
+    main = next(iter(stages[0]["metrics"]))
+    exact = float(stages[0]["metrics"][main])
+
+    def row(step: str, value: float, count: int, **more: Any) -> Row:
+        return {
+            "task": task.name,
+            "encoder": stages[0]["encoder"],
+            "recipe": config.recipe.name,
+            "seed": config.seed,
+            "step": step,
+            "metric": main,
+            "value": value,
+            "drop": round(exact - value, 3),
+            "count": count,
+            **more,
+        }
+
+    rows = []
+    for stage in stages:
+        step = "exact" if stage["step"] == config.recipe.finetune.name else stage["step"]
+        extra = {name: stage[name] for name in ("agreement_exact", "largest", "seconds", "metrics")}
+        if step == "calibrate":
+            extra |= {
+                name: stage.get(name) for name in ("ranges", "dev_ranges", "hostile_ranges", "not_exported_because")
+            }
+        rows.append(row(step, float(stage["metrics"][main]), stage["count"], **extra))
+    rows[0]["majority"] = majority(task, data)
+    if stages[-1]["exported"]:
+        bundle = wanted.work / stages[0]["encoder"] / task.name / f"seed-{config.seed}" / config.recipe.name / "bundle"
+        rows[-1] |= _cost(bundle)
+        limits = {"simulate": wanted.simulated, "encrypted": wanted.encrypted}
+        for mode in MODES[1:]:
+            if limits[mode] == 0:
+                continue
+            found = evaluate(
+                bundle,
+                data,
+                mode,
+                limit=limits[mode],
+                answers=wanted.work / "answers",
+                threads=wanted.threads,
+                progress=lambda done, total, mode=mode: progress(f"{task.name} {mode}", done, total),  # type: ignore[misc]
+            )
+            same = evaluate(bundle, data, "plain", limit=limits[mode], answers=wanted.work / "answers")
+            rows.append(
+                row(
+                    "simulated" if mode == "simulate" else mode,
+                    found["value"],
+                    found["count"],
+                    plain_on_the_same=same["value"],
+                    agreement_plain=found["agree"],
+                    max_logit_error=found["max_logit_error"],
+                    out_of_range=found["out_of_range"],
+                    seconds_per_example=found["seconds_per_example"],
+                )
+            )
+    return rows
+
+
+def majority(task: Task, data: Path) -> float:
+    """The main metric on the dev file of always answering the train file's most frequent label (regression: its mean)."""
+    if task.kind == "tokens":
+        return 0.0  # always O finds no entity
+    train = np.array([example.label for example in read_split(task, data, "train")])
+    dev = np.array([example.label for example in read_split(task, data, "dev")])
+    answer = train.mean(keepdims=True) if task.kind == "regression" else np.bincount(train.astype(int)).astype(float)
+    metrics = score(task, np.tile(answer, (len(dev), 1)), dev)
+    return round(next(iter(metrics.values())), 3)
+
+
+def _cost(bundle: Path) -> Row:
+    """Depth, keys and the planner's estimate of a query, by bucket."""
+    facts: dict[str, Any] = explain(plan_bundle(Bundle.open(bundle)))
+    buckets: dict[str, Any] = facts["buckets"]
+    return {
+        "depth": facts["levels"],
+        "ring_degree": facts["ring_degree"],
+        "key_bytes": facts["key_bytes"],
+        "estimated_milliseconds_one_thread": {
+            bucket: of["estimated_milliseconds_one_thread"] for bucket, of in buckets.items()
+        },
+    }

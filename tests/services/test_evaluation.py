@@ -1,0 +1,130 @@
+"""`thex evaluate` and `thex report`: modes against each other, resuming, and what is left out."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from he_runtime.bundle import Bundle
+from services.client import Client
+from services.client.testing import FakeServer
+from services.evaluation import evaluate, sample
+from services.report.rows import Wanted, collect, majority
+from services.report.tables import by_step, mean_drops
+from services.report.write import write_report
+from tests.bundles import write_small_bundle
+from tests.thex.test_bundle import QUICK, write_task
+from thex.tasks import find_task
+
+STSB = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
+PAIRS = (
+    ("good film", "a film", 4.0),
+    ("bad", "the film", 1.5),
+    ("was bad", "was good", 3.0),
+    ("film film", "the bad film was", 2.0),
+)
+
+
+def write_pairs(directory: Path) -> Path:
+    directory.mkdir()
+    rows = [f"{i}\tg\tf\t2012\t1\tn\tn\t{first}\t{second}\t{label}" for i, (first, second, label) in enumerate(PAIRS)]
+    (directory / "dev.tsv").write_text(STSB + "\n".join(rows) + "\n")
+    return directory
+
+
+@contextlib.contextmanager
+def fake(directory: Path) -> Iterator[Client]:
+    """A real client of a server on a ring that hides nothing."""
+    with FakeServer(directory) as server, server.client(directory.parent / "keys") as client:
+        yield client
+
+
+def test_a_regression_of_pairs_agrees_in_the_clear_simulated_and_encrypted(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle", regression_of_pairs=True)
+    data = write_pairs(tmp_path / "STS-B")
+    plain, simulated, encrypted = (
+        evaluate(bundle, data, mode, answers=tmp_path / "answers", connect=fake)
+        for mode in ("plain", "simulate", "encrypted")
+    )
+    assert encrypted["metric"] == "pearson"
+    for found in (plain, simulated, encrypted):
+        assert found["out_of_range"] == 0
+        assert found["agree"] == 100
+        # A fresh encryption's noise is 3.2·sqrt(N) at a scale of 2^45 at least, grown through two squares of values below 10.
+        assert found["max_logit_error"] < 1e-3
+    assert (encrypted["count"], encrypted["too_long"]) == (3, 1)  # the client cuts no text
+    assert plain["count"] == simulated["count"] == 4
+
+
+def test_a_stopped_evaluation_resumes_and_changed_data_is_asked_anew(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    data = tmp_path / "SST-2"
+    data.mkdir()
+    rows = [f"{'good' if i % 2 else 'bad'} film {'the ' * (i % 3)}\t{i % 2}" for i in range(12)]
+    (data / "dev.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    kept = tmp_path / "answers" / f"{Bundle.open(bundle).digest[:16]}-plain.jsonl"
+
+    def stop(done: int, _total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(bundle, data, "plain", answers=tmp_path / "answers", progress=stop)
+    assert len(kept.read_text().splitlines()) == 3
+    with kept.open("a") as file:
+        file.write('{"index": 5, "te')  # a crash in the middle of a line
+        file.write("\n")
+    whole = evaluate(bundle, data, "plain", answers=tmp_path / "answers")
+    assert whole["count"] == 12
+    assert len(kept.read_text().splitlines()) == 3 + 1 + 9
+    fresh = evaluate(bundle, data, "plain", answers=tmp_path / "other")
+    assert fresh["value"] == whole["value"]
+    rows[4] = "the the good\t0"
+    (data / "dev.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    evaluate(bundle, data, "plain", answers=tmp_path / "answers")
+    assert [json.loads(line)["index"] for line in kept.read_text().splitlines()[13:]] == [4]
+
+
+def test_samples_grow_and_never_move() -> None:
+    assert sample(50, None) == list(range(50))
+    assert set(sample(50, 10)) < set(sample(50, 20))
+    assert sample(50, 10) != list(range(10))
+
+
+def test_values_out_of_range_are_counted_and_not_scored(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "STS-B")
+    bundle = write_small_bundle(tmp_path / "wide", regression_of_pairs=True)
+    evaluate(bundle, data, "plain", answers=tmp_path / "a")
+    logits = [json.loads(line)["logits"][0] for line in next((tmp_path / "a").iterdir()).read_text().splitlines()]
+    middle = float(np.median(np.abs(logits)))
+    narrow = write_small_bundle(tmp_path / "narrow", regression_of_pairs=True, logit_range=middle)
+    found = evaluate(narrow, data, "plain", answers=tmp_path / "a")
+    assert found["out_of_range"] == 2
+    assert found["count"] == 2
+
+
+def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "SST-2").parent
+    wanted = Wanted(data, tmp_path / "work", ("SST-2",), ("1x64",), (QUICK,), (0, 1), None, 2, 0)
+    saved: list[int] = []
+    rows = collect(wanted, lambda _stage, _done, _total: None, lambda so_far: saved.append(len(so_far)))
+    assert [row["step"] for row in rows] == ["exact", "all", "calibrate", "simulated"] * 2
+    assert saved == [4, 8]
+    again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None)
+    assert again == rows
+    header, line = by_step(rows)
+    assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
+    assert "±" in line[5]
+    assert "(of 2)" in line[7]
+    assert majority(find_task("SST-2"), data / "SST-2") == 50
+    assert mean_drops(rows)[1][2] == "1"
+    facts = {"command": "thex report", "machine": {"cores": 1, "processor": "<test>"}}
+    files = write_report(rows, facts, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == rows
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "&lt;test&gt;" in page
+    assert page.count("<img") == sum(path.suffix == ".png" for path in files) == 2
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files if path.suffix == ".png")

@@ -1,0 +1,47 @@
+"""Recipes as data: read from JSON, less a stage, refused where they contradict themselves; and ratios along a stage."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from thex.config import Replacements
+from thex.encoder import REPLACED, Ratios
+from thex.recipes import NON_INTERACTIVE, RECIPES, THE_X, Recipe, Stage, find_recipe, ratios
+
+
+def test_a_recipe_is_data(tmp_path: Path) -> None:
+    for recipe in RECIPES.values():
+        (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+        assert find_recipe(str(tmp_path / "recipe.json")) == recipe
+    with pytest.raises(ValueError, match=r"unknown recipe 'the-y': expected non-interactive, the-x, exact"):
+        find_recipe("the-y")
+    with pytest.raises(ValidationError, match="unknown softmax 'cubed'"):
+        Replacements(softmax="cubed")
+    with pytest.raises(ValidationError, match="different names"):
+        Recipe.model_validate({**THE_X.model_dump(), "stages": [THE_X.stages[0], THE_X.stages[0]]})
+    with pytest.raises(ValidationError, match="at or below positions"):
+        Recipe.model_validate({**THE_X.model_dump(), "buckets": (64, 256)})
+
+
+def test_both_recipes_end_with_everything_replaced() -> None:
+    for recipe in (NON_INTERACTIVE, THE_X):
+        after = recipe.replaced_after(len(recipe.stages))
+        assert ratios(after, Stage(name="end"), 1.0) == REPLACED
+
+
+def test_a_skipped_stage_leaves_its_operation_exact() -> None:
+    fewer = NON_INTERACTIVE.without(("softmax",))
+    assert fewer.name == "non-interactive-without-softmax"
+    assert ratios(fewer.replaced_after(len(fewer.stages)), Stage(name="end"), 1.0) == Ratios(0, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"no stage 'tanh': its stages are activation, softmax, norm, distil"):
+        NON_INTERACTIVE.without(("tanh",))
+
+
+def test_operations_move_over_the_ramp_and_stay() -> None:
+    stage = Stage(name="two", replaces=("softmax",), ramp=0.4)
+    assert [ratios(("activation",), stage, fraction).softmax for fraction in (0, 0.1, 0.2, 0.4, 1)] == pytest.approx(
+        [0, 0.25, 0.5, 1, 1]
+    )
+    assert ratios(("activation",), stage, 0.1).activation == 1
+    assert ratios((), Stage(name="at-once", replaces=("norm",), ramp=0), 0).norm == 1

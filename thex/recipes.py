@@ -1,0 +1,148 @@
+"""Recipes: which replacements, in which order, learned how. Data, not code; a JSON file can hold another one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from thex.config import NOTHING_REPLACED, Facts, RangeBounds, Replacements
+from thex.encoder import Ratios
+
+Operation = Literal["softmax", "activation", "norm", "pooler"]
+
+
+class Stage(Facts):
+    """One named step of the workflow: what it replaces, and what it learns from.
+
+    texts: how many texts are seen, at most most_epochs passes over the task's. ramp: the share of the stage over which the
+    operations of `replaces` move from exact to replaced. trains: "norms" leaves all but the replaced norms as they are.
+    Weights of the losses: label, teacher (logits of the fine-tuned larger encoder), exact and hidden (logits and hidden
+    states of the exact student), score (squares of attention scores beyond their bound: THE-X's regularisation
+    against overflow), ranges (the same for scores, pre-activations and hidden states). hostile_every: each so many
+    steps the ranges penalty also sees hostile inputs; 0 never.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    replaces: tuple[Operation, ...] = ()
+    texts: int = Field(default=22_000, ge=0)
+    most_epochs: float = 5
+    learning_rate: float = 5e-4
+    ramp: float = Field(default=0.3, ge=0, le=1)
+    trains: Literal["all", "norms"] = "all"
+    label: float = 0.0
+    teacher: float = 0.0
+    exact: float = 0.0
+    hidden: float = 0.0
+    score: float = 0.0
+    ranges: float = 0.0
+    hostile_every: int = 0
+
+
+class Recipe(Facts):
+    """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    finetune: Stage
+    replacements: Replacements
+    stages: tuple[Stage, ...] = ()
+    batch: int = 64
+    hostile_batch: int = 16
+    sentences: int = 22_000
+    dropout: float = 0.1
+    range_bounds: RangeBounds = RangeBounds()
+    range_margin: float = Field(default=1.5, ge=1)
+    calibration_sentences: int = 2_000
+    positions: int = 128
+    buckets: tuple[int, ...] = (16, 32, 64, 128)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if not self.buckets or list(self.buckets) != sorted(set(self.buckets)) or self.buckets[-1] > self.positions:
+            raise ValueError(f"buckets must rise and end at or below positions ({self.positions}), got {self.buckets}")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stages of a recipe have different names, got {', '.join(names)}")
+        return self
+
+    def without(self, skipped: tuple[str, ...]) -> Recipe:
+        """The recipe less some stages; what they replace stays exact. ValueError names the stages there are."""
+        names = [stage.name for stage in self.stages]
+        unknown = [name for name in skipped if name not in names]
+        if unknown:
+            raise ValueError(f"recipe {self.name} has no stage {unknown[0]!r}: its stages are {', '.join(names)}")
+        if not skipped:
+            return self
+        kept = tuple(stage for stage in self.stages if stage.name not in skipped)
+        return self.model_copy(update={"name": "-".join((self.name, "without", *skipped)), "stages": kept})
+
+    def replaced_after(self, count: int) -> tuple[Operation, ...]:
+        """The operations that the first count stages replace."""
+        return tuple(operation for stage in self.stages[:count] for operation in stage.replaces)
+
+
+def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Ratios:
+    """How far each operation has moved at that share of the stage, when `before` are replaced already."""
+    moved = 1.0 if stage.ramp == 0 else min(1.0, fraction / stage.ramp)
+    of = dict.fromkeys(before, 1.0) | {name: moved for name in stage.replaces if name not in before}
+    return Ratios(of.get("softmax", 0.0), of.get("activation", 0.0), of.get("norm", 0.0), of.get("pooler", 0.0))
+
+
+FINETUNE = Stage(name="finetune", texts=44_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
+
+NON_INTERACTIVE = Recipe(
+    name="non-interactive",
+    finetune=FINETUNE,
+    replacements=Replacements(softmax="quadratic", activation="quadratic", norm="affine_centred", pooler="linear"),
+    stages=(
+        Stage(
+            name="activation", replaces=("activation", "pooler"), texts=11_000, most_epochs=2, label=0.4, teacher=1.0,
+            exact=1.0, hidden=1.0, ranges=0.3, hostile_every=4,
+        ),
+        Stage(
+            name="softmax", replaces=("softmax",), texts=15_000, most_epochs=3, label=0.4, teacher=1.0, exact=1.0,
+            hidden=1.0, ranges=0.3, hostile_every=4,
+        ),
+        Stage(
+            name="norm", replaces=("norm",), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5, trains="norms",
+            exact=1.0, hidden=1.0,
+        ),
+        Stage(
+            name="distil", texts=33_000, most_epochs=6, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
+            hostile_every=4,
+        ),
+    ),
+)  # fmt: skip
+"""Nothing leaves the server: every part is a polynomial, learned beside the exact student's states."""
+
+THE_X = Recipe(
+    name="the-x",
+    finetune=FINETUNE,
+    replacements=Replacements(softmax="thex", activation="relu", norm="affine", pooler="linear"),
+    stages=(
+        Stage(name="activation", replaces=("activation",), texts=11_000, most_epochs=2, ramp=0, label=1.0),
+        Stage(name="softmax", replaces=("softmax",), texts=15_000, most_epochs=3, ramp=0, label=1.0, score=0.3),
+        Stage(
+            name="norm", replaces=("norm", "pooler"), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5,
+            trains="norms", exact=1.0, hidden=1.0,
+        ),
+        Stage(name="distil", texts=33_000, most_epochs=6, label=1.0, exact=1.0, hidden=1.0, score=0.3),
+    ),
+)  # fmt: skip
+"""THE-X as published (Chen et al. 2022, section 3): fine-tune with ReLU, then with the softmax estimate whose T is learned
+before and frozen, then distil LayerNorm into an affine map from the exact model and drop it."""
+
+EXACT_ONLY = Recipe(name="exact", finetune=FINETUNE, replacements=NOTHING_REPLACED)
+"""Fine-tuning alone: what two encoders are compared by."""
+
+RECIPES = {recipe.name: recipe for recipe in (NON_INTERACTIVE, THE_X, EXACT_ONLY)}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A built-in recipe by name, or one from a JSON file; ValueError names the built-in ones."""
+    if name in RECIPES:
+        return RECIPES[name]
+    if Path(name).is_file():
+        return Recipe.model_validate_json(Path(name).read_text(encoding="utf-8"))
+    raise ValueError(f"unknown recipe {name!r}: expected {', '.join(RECIPES)}, or a JSON file with a recipe's fields")

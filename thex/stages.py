@@ -1,0 +1,105 @@
+"""One stage of a recipe: from a model to the model after it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from approx.softmax import TheXSoftmax, fit_reciprocal
+from thex.calibration import calibrate
+from thex.data import Batch, Encoded, pad
+from thex.distillation import hidden_loss, label_loss, logit_loss, range_penalty, score_penalty
+from thex.encoder import EXACT, Encoder, Layer, Ratios
+from thex.hostile import hostile_texts
+from thex.optimisation import Schedule, steps
+from thex.precision import mixed
+from thex.progress import Progress
+from thex.recipes import Operation, Recipe, Stage, ratios
+from thex.recorder import Recorder
+
+HOSTILE_CLAMP = 50.0  # an input that explodes must pull, not overturn, the step
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage."""
+
+    recipe: Recipe
+    data: Encoded
+    teacher: torch.Tensor | None
+    exact: Encoder | None
+    seed: int
+    device: torch.device
+    progress: Progress
+
+
+def start_replacements(model: Encoder, lesson: Lesson) -> None:
+    """Fit what is fitted before training: polynomials and norms by least squares on exact values, T on its domain."""
+    for layer in model.layers:
+        if isinstance(layer, Layer) and isinstance(layer.softmax.replaced, TheXSoftmax):
+            fit_reciprocal(layer.softmax.replaced, seed=lesson.seed)
+    calibrate(model, lesson.data, lesson.seed)
+
+
+def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: Lesson) -> None:
+    """Train the model in place. before: the operations that earlier stages have replaced."""
+    recipe = lesson.recipe
+    epochs = min(stage.most_epochs, stage.texts / len(lesson.data))
+    if epochs == 0:
+        return
+    model.train()
+    schedule = Schedule(epochs, recipe.batch, stage.learning_rate)
+    generator = random.Random(lesson.seed)
+    exact_only = not before and not stage.replaces
+    for step in steps(
+        stage.name, _trained(model, stage), lesson.data, schedule, lesson.device, lesson.seed, lesson.progress
+    ):
+        moved = ratios(before, stage, step.fraction)
+        recorder = Recorder()
+        with mixed(lesson.device, enabled=exact_only):
+            logits = model(step.batch.ids, step.batch.mask, step.batch.types, moved, recorder)
+        loss = _loss(logits.float(), recorder, step.batch, stage, lesson)
+        if stage.hostile_every and step.number % stage.hostile_every == 0:
+            loss = loss + stage.ranges * _hostile_penalty(model, moved, lesson, generator)
+        step.descend(loss)
+
+
+def _trained(model: Encoder, stage: Stage) -> Iterable[nn.Parameter]:
+    if stage.trains == "all":
+        return model.parameters()
+    layers = [layer for layer in model.layers if isinstance(layer, Layer)]
+    norms = [norm.replaced for layer in layers for norm in (layer.attention_norm, layer.output_norm)]
+    return [parameter for norm in norms for parameter in norm.parameters()]
+
+
+def _loss(logits: torch.Tensor, recorder: Recorder, batch: Batch, stage: Stage, lesson: Lesson) -> torch.Tensor:
+    bounds, layers = lesson.recipe.range_bounds, recorder.layers
+    loss = torch.zeros((), device=lesson.device)
+    if stage.label:
+        loss = loss + stage.label * label_loss(logits, lesson.data.labels[batch.indices].to(lesson.device))
+    if stage.teacher and lesson.teacher is not None:
+        loss = loss + stage.teacher * logit_loss(logits, lesson.teacher[batch.indices].to(lesson.device), batch.mask)
+    if (stage.exact or stage.hidden) and lesson.exact is not None:
+        reference = Recorder()
+        with torch.no_grad():
+            wanted = lesson.exact(batch.ids, batch.mask, batch.types, EXACT, reference)
+        loss = loss + stage.exact * logit_loss(logits, wanted, batch.mask)
+        loss = loss + stage.hidden * hidden_loss(recorder, reference, batch.mask, layers)
+    if stage.score:
+        loss = loss + stage.score * score_penalty(recorder, bounds, layers)
+    if stage.ranges:
+        loss = loss + stage.ranges * range_penalty(recorder, bounds, layers)
+    return loss
+
+
+def _hostile_penalty(model: Encoder, moved: Ratios, lesson: Lesson, generator: random.Random) -> torch.Tensor:
+    recipe = lesson.recipe
+    odd = hostile_texts(lesson.data, recipe.hostile_batch, model.config.vocabulary, model.config.positions, generator)
+    batch = pad(odd, range(len(odd)), lesson.device)
+    recorder = Recorder()
+    model(batch.ids, batch.mask, batch.types, moved, recorder)
+    return range_penalty(recorder, recipe.range_bounds, model.config.layers).clamp(max=HOSTILE_CLAMP)

