@@ -68,7 +68,7 @@ class HadamardLowering:
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
         # Whole rows are turned by at most the shortest rows' eight at a time, whatever the bucket: all buckets share these keys.
-        self.hoisted_rows = max(1, HOISTED * 2 * shape.width // self.layout.row)
+        self.hoisted_rows = max(2, HOISTED * 2 * shape.width // self.layout.row)
         self.baby_steps = 1 << math.ceil(math.log2(shape.width) / 2)
 
     def program(self) -> Program:

@@ -215,8 +215,10 @@ class NumbaEngine:
             for ciphertext, table in zip(ciphertexts, inputs, strict=True):
                 self._same(level, ciphertext.level, scale, ciphertext.scale * table.scale)
                 self._same(level, table.level, scale, scale)
-        if level < 1 or baby_steps[0]:
-            raise PlanError(f"linear transforms start with step 0 and need a level, not steps {baby_steps} at {level}")
+        if level < 1 or baby_steps[0] or len(baby_steps) < 2:
+            raise PlanError(
+                f"linear transforms need a level, step 0 and at least one step more, not steps {baby_steps} at level {level}"
+            )
         babies = [self._rotation_key(step, level) for step in baby_steps[1:]]
         steps = tuple(baby_steps[1:])
         if steps not in self._stacks:
