@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
+import benchmarks
 from benchmarks.machine import machine
 from benchmarks.memory import peak_bytes, processes_below, resident_bytes
 from benchmarks.report import markdown, row
 from benchmarks.timing import taking_turns
+from services.cli.bench import app
 
 
 def test_a_row_says_how_many_times_ours_is_faster() -> None:
@@ -80,3 +84,12 @@ def test_calls_take_turns_and_the_median_counts() -> None:
     )
     assert order == ["a", "b"] * 4  # one untimed round, three timed
     assert medians == {"a": 7.0, "b": 1.0}
+
+
+def test_the_readme_names_every_command_and_every_file() -> None:
+    folder = Path(benchmarks.__file__).parent
+    text = (folder / "README.md").read_text()
+    commands = {command.name for command in app.registered_commands}
+    assert set(re.findall(r"\| `thex bench (\w+)", text)) == commands
+    named = set(re.findall(r"`(\w+\.py)`", text.partition("## Files")[2]))
+    assert named == {file.name for file in folder.glob("*.py")} - {"__init__.py"}
