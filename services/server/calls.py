@@ -17,6 +17,7 @@ import grpc
 import structlog
 
 from he_runtime.errors import WireError
+from services.server.handlers import Malformed
 from services.server.identity import Authenticator, Principal
 from services.server.metrics import Metrics
 from services.server.refusals import Refusal
@@ -47,6 +48,12 @@ def hashed(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
+def check_readable(request: Any) -> None:
+    """WireError for bytes that were no request."""
+    if isinstance(request, Malformed):
+        raise WireError("malformed", "these bytes are no request of this protocol; is the client of another version?")
+
+
 @dataclass(frozen=True)
 class Desk:
     """Receives calls: finds out who calls, and sees each to its end."""
@@ -56,7 +63,7 @@ class Desk:
     tracer: Tracer
 
     @contextlib.asynccontextmanager
-    async def call(self, context: Any, method: str) -> AsyncIterator[Call]:
+    async def call(self, context: Any, method: str, request: Any = None) -> AsyncIterator[Call]:
         """A call that is counted, timed and logged once however it ends; refusals become statuses with details."""
         started = time.monotonic()
         call = Call(method, secrets.token_hex(8), Principal(""))
@@ -69,6 +76,7 @@ class Desk:
                     call.principal = self.authenticator.principal(
                         tuple(context.invocation_metadata() or ()), context.auth_context()
                     )
+                    check_readable(request)
                     yield call
                 except WireError as error:
                     refusal = Refusal(error.reason, str(error), call.request_id, call.retry_seconds)

@@ -18,7 +18,7 @@ from he_runtime.errors import WireError
 from he_runtime.wire.ciphertext_frames import check_fresh_frame
 from services._pb import inference_pb2 as messages
 from services._pb import inference_pb2_grpc as service
-from services.server.calls import Call, Desk
+from services.server.calls import Call, Desk, check_readable
 from services.server.identity import ANONYMOUS
 from services.server.key_store import KeyStore
 from services.server.limits import Limits
@@ -54,9 +54,9 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     # --- the model -------------------------------------------------------------------------------------------------
 
-    async def GetClientBundle(self, request: Any, context: Any) -> AsyncIterator[messages.FileChunk]:  # noqa: N802, ARG002
+    async def GetClientBundle(self, request: Any, context: Any) -> AsyncIterator[messages.FileChunk]:  # noqa: N802
         """Plan first, then the files of the public half."""
-        async with self.desk.call(context, "GetClientBundle") as call:
+        async with self.desk.call(context, "GetClientBundle", request) as call:
             async for chunk in self._bundle():
                 call.bytes_out += len(chunk.data)
                 yield chunk
@@ -72,7 +72,7 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def OpenUpload(self, request: Any, context: Any) -> messages.UploadState:  # noqa: N802
         """Begin, or say how far an upload got."""
-        async with self.desk.call(context, "OpenUpload") as call:
+        async with self.desk.call(context, "OpenUpload", request) as call:
             self._take_work()
             self._check_program(request.program_digest)
             call.key_set = request.key_set or await self.on_disk(self.store.create, call.principal.tenant)
@@ -113,6 +113,7 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
                 raise WireError(
                     "idle", f"nothing came for {self.limits.idle_seconds:.0f} s; resume the upload"
                 ) from None
+            check_readable(chunk)
             if len(chunk.data) > self.limits.chunk_bytes:
                 raise WireError("oversize", f"a chunk has at most {self.limits.chunk_bytes} bytes")
             yield chunk
@@ -130,7 +131,7 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def DeleteKeys(self, request: Any, context: Any) -> messages.DeleteKeysResponse:  # noqa: N802
         """Forget keys on disk and in memory."""
-        async with self.desk.call(context, "DeleteKeys") as call:
+        async with self.desk.call(context, "DeleteKeys", request) as call:
             tenant = call.principal.tenant
             if request.key_set:
                 call.key_set = request.key_set
@@ -148,7 +149,7 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def SelfTest(self, request: Any, context: Any) -> messages.SelfTestResponse:  # noqa: N802
         """Every key once, on a vector that only the client knows."""
-        async with self.desk.call(context, "SelfTest") as call:
+        async with self.desk.call(context, "SelfTest", request) as call:
             self._take_work()
             self._check_program(request.program_digest)
             call.key_set, call.bytes_in = request.key_set, len(request.input)
@@ -162,7 +163,7 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def Infer(self, request: Any, context: Any) -> AsyncIterator[messages.InferEvent]:  # noqa: N802
         """Progress events, then the result."""
-        async with self.desk.call(context, "Infer") as call:
+        async with self.desk.call(context, "Infer", request) as call:
             self._take_work()
             self._check_program(request.program_digest)
             call.key_set, call.bytes_in = request.key_set, sum(len(item.data) for item in request.inputs)

@@ -19,6 +19,7 @@ _UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 REASONS: dict[str, grpc.StatusCode] = {
     # bytes that are not what they should be
+    "malformed": _INVALID,
     "bad_magic": _INVALID,
     "truncated": _INVALID,
     "trailing_bytes": _INVALID,

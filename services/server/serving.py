@@ -13,9 +13,9 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import start_http_server
 
-from services._pb import inference_pb2_grpc as service
 from services.server.calls import Desk
 from services.server.front import Front
+from services.server.handlers import service_handler
 from services.server.health import SERVICE_NAME, Health
 from services.server.identity import Authenticator, TokenFile
 from services.server.key_store import KeyStore
@@ -118,7 +118,7 @@ def _server(settings: Settings, front: Front, health: Health) -> Any:
         ],
         maximum_concurrent_rpcs=limits.concurrent_calls,
     )
-    service.add_InferenceServicer_to_server(front, server)
+    server.add_generic_rpc_handlers((service_handler(front),))
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     if settings.reflection:
         from grpc_reflection.v1alpha import reflection
