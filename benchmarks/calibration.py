@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from benchmarks.machine import machine
 from benchmarks.report import Report, row
@@ -22,6 +21,10 @@ STEPS = tuple(range(1, 17))
 
 def measure(repeats: int = 5) -> Report:
     """`microseconds` by kernel, and for every operation that was measured its seconds beside the fit's."""
+    try:
+        from scipy.optimize import nnls
+    except ImportError:
+        raise ValueError("the fit needs scipy: pip install 'thex[train]', or scipy alone") from None
     keep_freed_memory()
     parameters = make_parameters(PRICED_RING_DEGREE, max(LEVELS))
     engine = _engine(parameters)

@@ -40,7 +40,14 @@ def explain(plan: Plan) -> dict[str, object]:
         "scale_bits": parameters.scale_bits,
         "does_not_fit": list(plan.refusals),
         "lowering": plan.lowering,
-        "alternatives": [vars(alternative) for alternative in plan.alternatives],
+        "baby_steps": plan.baby_steps,
+        "alternatives": [
+            {
+                **vars(alternative),
+                "chosen": (alternative.name, alternative.baby_steps) == (plan.lowering, plan.baby_steps),
+            }
+            for alternative in plan.alternatives
+        ],
         "levels_offered": {str(degree): levels_offered(degree) for degree in RING_DEGREES},
         "keys": keys,
         "key_bytes": sum(evaluation_key_bytes(parameters, level) for level in plan.keys.values()),
@@ -97,13 +104,19 @@ def render(report: dict[str, object], bucket: int) -> Group:
     )
     for line in report["does_not_fit"] if isinstance(report["does_not_fit"], list) else []:
         head.append(f"does not fit  {line}\n", style="yellow")
-    head.append(f"lowering      {report['lowering']}\n")
+    babies = f", {report['baby_steps']} baby steps" if report["baby_steps"] else ""
+    head.append(f"lowering      {report['lowering']}{babies}\n")
     for alternative in report["alternatives"] if isinstance(report["alternatives"], list) else []:
-        if alternative["name"] != report["lowering"]:
+        if not alternative["chosen"]:
             costs = alternative["milliseconds"]
-            reason = f"an estimated {costs[bucket]:.0f} ms for this bucket" if costs else alternative["refusal"]
+            babies = f", {alternative['baby_steps']} baby steps" if alternative["baby_steps"] else ""
+            reason = alternative["refusal"]
+            if costs:
+                megabytes = alternative["key_bytes"] / MEGABYTE
+                reason = f"an estimated {costs[bucket]:.0f} ms for this bucket, keys of {megabytes:.0f} MB"
             head.append(
-                f"rejected      {alternative['name']}, {alternative['levels']} levels: {reason}\n", style="yellow"
+                f"rejected      {alternative['name']}{babies}, {alternative['levels']} levels: {reason}\n",
+                style="yellow",
             )
     head.append(f"chain         {_bits(report['prime_bits'])} | special {_bits(report['special_prime_bits'])} bits\n")
     head.append(

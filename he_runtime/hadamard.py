@@ -52,7 +52,16 @@ class State:
 class HadamardLowering:
     """Lowers one network for one bucket. PlanError where the ring is too small for its rows or its levels."""
 
-    def __init__(self, network: Network, parameters: Parameters, bucket: int) -> None:
+    @staticmethod
+    def choices(shape: Shape) -> list[dict[str, int]]:
+        """Ways to split matrix products in baby and giant steps that may be worth it: the square root, and twice as many.
+
+        A baby step is cheaper than a giant one, but each has a key of its own.
+        """
+        square_root = 1 << math.ceil(math.log2(shape.width) / 2)
+        return [{"baby_steps": steps} for steps in (square_root, 2 * square_root) if steps <= shape.width]
+
+    def __init__(self, network: Network, parameters: Parameters, bucket: int, baby_steps: int) -> None:
         self.network = network
         self.shape = Shape.of(network)
         shape = self.shape
@@ -69,7 +78,7 @@ class HadamardLowering:
         self.scale = parameters.scale
         # Whole rows are turned by at most the shortest rows' eight at a time, whatever the bucket: all buckets share these keys.
         self.hoisted_rows = max(2, HOISTED * 2 * shape.width // self.layout.row)
-        self.baby_steps = 1 << math.ceil(math.log2(shape.width) / 2)
+        self.baby_steps = baby_steps
 
     def program(self) -> Program:
         """The whole program of the bucket."""

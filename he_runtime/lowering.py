@@ -88,6 +88,11 @@ class Lowering:
     The methods with a leading underscore are shared with `wide_values.WideValueLowering`, which overrides the two kinds of layer.
     """
 
+    @staticmethod
+    def choices(shape: Shape) -> list[dict[str, int]]:  # noqa: ARG004
+        """What the planner may choose: here nothing."""
+        return [{}]
+
     def __init__(self, network: Network, parameters: Parameters, bucket: int) -> None:
         self.network = network
         self.shape = Shape.of(network)

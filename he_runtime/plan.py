@@ -21,6 +21,7 @@ from he_runtime.parameters import Parameters, smallest_parameters
 from he_runtime.program import Program
 from he_runtime.rows import RowLayout
 from he_runtime.wide_values import WideValueLowering, levels_needed_with_wide_values
+from he_runtime.wire.sizes import evaluation_key_bytes
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,16 @@ class Alternative:
     milliseconds: dict[int, float] | None
     """Bucket -> estimate on one thread; None where it was not worked out, and then `refusal` says why."""
     refusal: str = ""
+    baby_steps: int | None = None
+    """Of its matrix products, where there is a choice."""
+    key_bytes: int = 0
+    """Evaluation keys on the wire, for all buckets."""
+
+    @property
+    def price(self) -> float:
+        """What the planner compares: the estimates of all buckets, and what keys are worth beside them."""
+        milliseconds = self.milliseconds or {}
+        return sum(milliseconds.values()) + len(milliseconds) * KEY_MILLISECONDS * self.key_bytes / 1e6
 
 
 @dataclass(frozen=True)
@@ -204,6 +215,8 @@ class Plan:
     levels: int
     lowering: str
     """Name of the lowering that was chosen."""
+    baby_steps: int | None
+    """Of its matrix products, where there was a choice."""
     alternatives: "tuple[Alternative, ...]"
     """Every lowering that was considered, the chosen one among them."""
     shape: Shape
@@ -217,7 +230,7 @@ class Plan:
     @property
     def packing(self) -> Packing:
         """What the client lays its text out by."""
-        kind = HADAMARD if self.lowering == "hadamard sums" else REPEATED_ROWS
+        kind = HADAMARD if self.lowering == HADAMARD_SUMS else REPEATED_ROWS
         return Packing(kind, self.shape.width, self.shape.padded_heads, self.shape.padded_head_size)
 
     @property
@@ -246,8 +259,13 @@ def merged_keys(programs: Mapping[int, Program]) -> dict[int, int]:
     return keys
 
 
+KEY_MILLISECONDS = 2.0
+"""A megabyte of keys is worth so much of each query: it is made, sent and kept once, for about as many queries as it costs
+milliseconds more than that to do so."""
+HADAMARD_SUMS = "hadamard sums"
+
 LOWERINGS: dict[str, tuple[Any, Callable[[Network], int]]] = {
-    "hadamard sums": (HadamardLowering, levels_needed_with_hadamard_sums),
+    HADAMARD_SUMS: (HadamardLowering, levels_needed_with_hadamard_sums),
     "token shifts": (Lowering, levels_needed),
     "wide values": (WideValueLowering, levels_needed_with_wide_values),
 }
@@ -264,7 +282,8 @@ def plan_weights(
 ) -> Plan:
     """Fold, lower every bucket in every way that fits, and keep the cheapest by the cost model.
 
-    `parameters` and `lowering` (a key of LOWERINGS) force a choice. Wide values cost many times the work, so they are tried only
+    Cheap is a little time on every query and few bytes of keys (`Alternative.price`). `parameters` and `lowering` (a key of
+    LOWERINGS) force a choice. Wide values cost many times the work, so they are tried only
     where their fewer levels lead to a smaller ring than any other lowering's.
     """
     network = fold(network_of(weights))
@@ -280,7 +299,8 @@ def plan_weights(
             refusals[name] = []
     degrees = {name: ring.ring_degree for name, ring in rings.items() if isinstance(ring, Parameters)}
     usual = [degree for name, degree in degrees.items() if name != "wide values"]
-    alternatives, built = [], {}
+    alternatives: list[Alternative] = []
+    built: list[tuple[Alternative, dict[int, Program]]] = []
     for name, (lower, needed) in LOWERINGS.items():
         levels, ring = needed(network), rings[name]
         refusal = ""
@@ -294,21 +314,24 @@ def plan_weights(
             and (parameters or ring.ring_degree >= min(usual, default=1 << 30))
         ):
             refusal = "many times the work, and no smaller ring for it"
-        else:
+        if refusal or isinstance(ring, str):
+            alternatives.append(Alternative(name, levels, degrees.get(name), None, refusal))
+            continue
+        for options in lower.choices(shape):
             try:
-                built[name] = {bucket: lower(network, ring, bucket).program() for bucket in buckets}
+                programs = {bucket: lower(network, ring, bucket, **options).program() for bucket in buckets}
             except PlanError as error:
-                refusal = str(error)
-        costs = {b: program_milliseconds(p) for b, p in built[name].items()} if name in built else None
-        alternatives.append(Alternative(name, levels, degrees.get(name), costs, refusal))
+                alternatives.append(Alternative(name, levels, ring.ring_degree, None, str(error), **options))
+                continue
+            costs = {bucket: program_milliseconds(program) for bucket, program in programs.items()}
+            key_bytes = sum(evaluation_key_bytes(ring, level) for level in merged_keys(programs).values())
+            alternative = Alternative(name, levels, ring.ring_degree, costs, key_bytes=key_bytes, **options)
+            alternatives.append(alternative)
+            built.append((alternative, programs))
     if not built:
         reasons = "; ".join(f"{alternative.name}: {alternative.refusal}" for alternative in alternatives)
         raise (PlanError if degrees else ParameterError)(f"no plan fits: {reasons}")
-    chosen = min(
-        (alternative for alternative in alternatives if alternative.milliseconds),
-        key=lambda alternative: sum((alternative.milliseconds or {}).values()),
-    )
-    programs = built[chosen.name]
+    chosen, programs = min(built, key=lambda pair: pair[0].price)
     parameters = programs[buckets[0]].parameters
     digest = hashlib.sha256(f"thex-program-1\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):
@@ -321,6 +344,7 @@ def plan_weights(
         tuple(refusals[chosen.name]),
         chosen.levels,
         chosen.name,
+        chosen.baby_steps,
         tuple(alternatives),
         shape,
         programs,
