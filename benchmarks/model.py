@@ -41,7 +41,7 @@ def measure(
 ) -> Report:
     """`rows`, `seconds_per_query` of the fastest number of threads, errors, bytes and peak memory.
 
-    Stages and operations are measured on one thread if that is among `threads`, on the first of them otherwise.
+    Stages and operations are measured on the fewest of `threads`; the estimate is for one.
     """
     keep_freed_memory()
     plan, bucket = workload.plan, workload.bucket
@@ -89,6 +89,7 @@ def measure(
         "levels": plan.levels,
         "seconds_per_query": min(by_threads.values()),
         "seconds_by_threads": by_threads,
+        "threads_of_stages_and_operations": min(threads),
         "estimated_seconds": sum(operation_milliseconds(o, program.parameters) for o in program.operations) / 1e3,
         "max_logit_error": _distance(logits, plain),
         "max_error_against_simulator": _distance(logits, simulated),

@@ -58,7 +58,8 @@ def test_errors_twice_as_large_have_one_bit_less(errors: list[complex], exponent
     once, scaled = precision(error, zero), precision(error * 2.0**exponent, zero)
     for name in ("minimum", "mean", "median", "maximum"):
         assert getattr(scaled.modulus, name) == pytest.approx(getattr(once.modulus, name) - exponent, abs=1e-9)
-    assert once.modulus.minimum <= once.modulus.mean <= once.modulus.maximum
+    # Up to the rounding of a mean of equal numbers.
+    assert once.modulus.minimum - 1e-9 <= once.modulus.mean <= once.modulus.maximum + 1e-9
     assert once.modulus.minimum <= min(once.real.minimum, once.imaginary.minimum) + 1e-9
 
 
