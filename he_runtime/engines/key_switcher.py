@@ -132,7 +132,19 @@ class KeySwitcher:
         divide = _possible(divide)
         roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
         result = np.empty((len(parts), len(divide.scale), self.parameters.ring_degree))
-        remainders, quotients = self._remainders(self._dropped(parts, divide), divide)
+        dropped = self._dropped(parts, divide)
+        if len(divide.sources) == 1:
+
+            def rescale(first: int, last: int) -> None:
+                row, down = self.scratch.array("row", (self.parameters.ring_degree,)), divide.down[:, 0].copy()
+                for half, part in enumerate(parts):
+                    division.rescaled_rows(
+                        part, dropped[half, 0], down, divide.scale, first, last, roots, tails, primes, row, result[half]
+                    )
+
+            self.rows.each(len(divide.scale), rescale)
+            return result
+        remainders, quotients = self._remainders(dropped, divide)
 
         def keep(first: int, last: int) -> None:
             for half, part in enumerate(parts):
@@ -183,10 +195,8 @@ class KeySwitcher:
         quotient = self.scratch.array("quotient", (len(dropped), n))
         for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
             self._convert(part, divide.down, self.level_tables(len(divide.scale) - 1).rows, remainder)
-            if len(divide.sources) > 1:
-                division.quotients(part, divide.tables, self.transforms.primes, out)
-        # Of one centred remainder the quotient is zero.
-        return remainders, tuple(out if len(divide.sources) > 1 else out[:0] for out in quotient)
+            division.quotients(part, divide.tables, self.transforms.primes, out)
+        return remainders, tuple(quotient)
 
     def _convert(
         self, sources: Array, weights: Array, tables: NDArray[np.int64], out: Array, skip: tuple[int, int] = (0, 0)

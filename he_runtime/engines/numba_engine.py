@@ -3,6 +3,7 @@
 Operations are split by rows of residues over the engine's threads; kernels release the interpreter lock. One operation at a time.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -238,15 +239,24 @@ class NumbaEngine:
         for ciphertext, plaintext in zip(ciphertexts, plaintexts, strict=True):
             self._same(first.level, ciphertext.level, first.scale, ciphertext.scale)
             self._same(first.level, plaintext.level, weight.scale, plaintext.scale)
-        total = np.empty(first.residues.shape)
+        terms = [(c.residues, w.words) for c, w in zip(ciphertexts, plaintexts, strict=True)]
+        (alone, alone_words), *rest = terms
+        rest.sort(key=lambda term: term[1].shape[1])
+        groups = [list(group) for _, group in itertools.groupby(rest, lambda term: term[1].shape[1])]
+        eights = [group[i : i + 8] for group in groups for i in range(0, len(group) - 7, 8)]
+        singles = [term for group in groups for term in group[len(group) // 8 * 8 :]]
+        total, primes = np.empty(first.residues.shape), self._tables.primes
 
-        def multiply(begin: int, end: int) -> None:
-            for index, (ciphertext, plaintext) in enumerate(zip(ciphertexts, plaintexts, strict=True)):
-                kernel = products.add_plain_product if index else products.plain_product
-                for part in range(2):
-                    kernel(ciphertext.residues[part], plaintext.words, total[part], begin, end, self._tables.primes)
+        def multiply(part: int, begin: int, end: int) -> None:
+            out = total[part]
+            products.plain_product(alone[part], alone_words, out, begin, end, primes)
+            for eight in eights:
+                parts, words = tuple(x[part] for x, _ in eight), tuple(w for _, w in eight)
+                products.add_eight_plain_products(parts, words, out, begin, end, primes)
+            for residues, word in singles:
+                products.add_plain_product(residues[part], word, out, begin, end, primes)
 
-        self._rows.each(first.level + 1, multiply)
+        self._each_part(first.level + 1, multiply)
         return NumbaCiphertext(total, first.scale * weight.scale)
 
     def product_sum(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:
@@ -415,7 +425,7 @@ class NumbaEngine:
         engine.rescale(engine.product_sum([zero] * 3, [zero] * 3))
         engine.multiply([zero], [zero])
         plain = engine.encode(np.ones(2), level, self.parameters.scale)
-        engine.add(engine.weighted_sum([zero] * 2, [plain] * 2), engine.weighted_sum([zero], [plain]))
+        engine.add(engine.weighted_sum([zero] * 10, [plain] * 10), engine.weighted_sum([zero], [plain]))
         engine.add_plain(zero, plain)
         engine.drop(zero, 0)
         table = engine.encode_table(np.ones((2, 2, 2)), level, self.parameters.scale)

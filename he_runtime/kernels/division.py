@@ -131,18 +131,26 @@ def quotients(dropped: Array, tables: NDArray[np.int64], primes: Array, out: Arr
         out[i] = rint(out[i])
 
 
+@njit(**INLINE)
+def _transformed_remainder(
+    remainder: Array, quotient: Array, roots: Array, tails: Array, p: float, inverse_p: float
+) -> None:
+    """remainder = transformed(remainder + quotient)."""
+    for i in range(quotient.shape[0]):
+        remainder[i] += quotient[i]
+    forward(remainder, roots, tails, p, inverse_p)
+
+
 @njit(**KERNEL)
 def divide_row(
     x: Array, remainder: Array, quotient: Array, scale: float, roots: Array, tails: Array, p: float, inverse_p: float
 ) -> None:
     """x = x·scale + transformed(remainder + quotient), reduced, modulo one prime that is kept. Overwrites remainder.
 
-    remainder: sum_d x_d·(-1/d), as `convert_rows` makes it; quotient: u, or empty where it is zero; scale: 1/D, or what is left
+    remainder: sum_d x_d·(-1/d), as `convert_rows` makes it; quotient: u; scale: 1/D, or what is left
     of it where x carries 1/P already.
     """
-    for i in range(quotient.shape[0]):
-        remainder[i] += quotient[i]
-    forward(remainder, roots, tails, p, inverse_p)
+    _transformed_remainder(remainder, quotient, roots, tails, p, inverse_p)
     if scale == 1.0:
         for i in range(x.shape[0]):
             x[i] = reduce(x[i] + remainder[i], p, inverse_p)
@@ -165,8 +173,43 @@ def divided_rows(
     primes: Array,
     out: Array,
 ) -> None:
-    """out[t] = row t of `part` [rows, N] divided by the dropped primes, for t from first to last. Overwrites remainders."""
+    """out[t] = row t of `part` [rows, N] divided by the dropped primes, for t from first to last. Overwrites remainders.
+
+    As `divide_row`, which works in place: the same loop over two arrays that may be one would not become vector code.
+    """
     for t in range(first, last):
-        x = out[t]
-        x[:] = part[t]
-        divide_row(x, remainders[t], quotient, scale[t], roots[t, 0], tails[t, 0], primes[t, 0], primes[t, 1])
+        p, inverse_p, x, o, remainder = primes[t, 0], primes[t, 1], part[t], out[t], remainders[t]
+        _transformed_remainder(remainder, quotient, roots[t, 0], tails[t, 0], p, inverse_p)
+        w = scale[t]
+        ratio = w * inverse_p
+        for i in range(o.shape[0]):
+            o[i] = reduce(remainder[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)
+
+
+@njit(**KERNEL)
+def rescaled_rows(
+    part: Array,
+    dropped: Array,
+    down: Array,
+    scale: Array,
+    first: int,
+    last: int,
+    roots: Array,
+    tails: Array,
+    primes: Array,
+    row: Array,
+    out: Array,
+) -> None:
+    """As `divided_rows` where one prime is dropped: its row fits the second cache, so no remainders need to be kept.
+
+    dropped [N]: x_d, centred, so that the quotient is zero; down [rows]: -1/d modulo each prime. Scratch: row [N].
+    """
+    for t in range(first, last):
+        p, inverse_p, x, o = primes[t, 0], primes[t, 1], part[t], out[t]
+        minus, w = down[t], scale[t]
+        minus_ratio, ratio = minus * inverse_p, w * inverse_p
+        for i in range(row.shape[0]):
+            row[i] = multiply_constant(dropped[i], minus, minus_ratio, p)
+        forward(row, roots[t, 0], tails[t, 0], p, inverse_p)
+        for i in range(o.shape[0]):
+            o[i] = reduce(row[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)

@@ -55,6 +55,34 @@ def add_plain_product(a: Array, w: Array, out: Array, first: int, last: int, pri
 
 
 @njit(**KERNEL)
+def add_eight_plain_products(
+    a: tuple[Array, ...], w: tuple[Array, ...], out: Array, first: int, last: int, primes: Array
+) -> None:
+    """out += sum of eight products a[k]·w[k] of ciphertext parts with compact plaintexts of one length, reduced."""
+    words = w[0].shape[1]
+    run = out.shape[1] // words
+    for t in range(first, last):
+        p, inverse_p, anchor = primes[t, 0], primes[t, 1], primes[t, 2]
+        w0, w1, w2, w3, w4, w5, w6, w7 = w[0][t], w[1][t], w[2][t], w[3][t], w[4][t], w[5][t], w[6][t], w[7][t]
+        for m in range(words):
+            b, e = m * run, (m + 1) * run
+            x0, x1, x2, x3 = a[0][t, b:e], a[1][t, b:e], a[2][t, b:e], a[3][t, b:e]
+            x4, x5, x6, x7 = a[4][t, b:e], a[5][t, b:e], a[6][t, b:e], a[7][t, b:e]
+            v0, v1, v2, v3, v4, v5, v6, v7 = w0[m], w1[m], w2[m], w3[m], w4[m], w5[m], w6[m], w7[m]
+            o = out[t, b:e]
+            for i in range(run):
+                high, low = accumulate(anchor, o[i], x0[i], v0)
+                high, low = accumulate(high, low, x1[i], v1)
+                high, low = accumulate(high, low, x2[i], v2)
+                high, low = accumulate(high, low, x3[i], v3)
+                high, low = accumulate(high, low, x4[i], v4)
+                high, low = accumulate(high, low, x5[i], v5)
+                high, low = accumulate(high, low, x6[i], v6)
+                high, low = accumulate(high, low, x7[i], v7)
+                o[i] = reduce(settle(high, low, anchor, p, inverse_p), p, inverse_p)
+
+
+@njit(**KERNEL)
 def plain_product(a: Array, w: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out = a·w, as `add_plain_product`, not fully reduced."""
     words = w.shape[1]
