@@ -16,6 +16,11 @@ InsecureOption = Annotated[bool, typer.Option("--insecure", help="No TLS; loopba
 PassphraseOption = Annotated[
     str | None, typer.Option(envvar="THEX_PASSPHRASE", help="Protects the secret key; without it a key file does.")
 ]
+TokenOption = Annotated[
+    str | None, typer.Option("--token", envvar="THEX_TOKEN", help="Bearer token that the operator gave you.")
+]
+CertificateOption = Annotated[Path | None, typer.Option("--certificate", help="This client's certificate, for mTLS.")]
+PrivateKeyOption = Annotated[Path | None, typer.Option("--private-key", help="The key of that certificate.")]
 DEFAULT_KEYS = Path.home() / ".thex" / "keys"
 
 
@@ -26,10 +31,13 @@ def keygen(
     authority: AuthorityOption = None,
     insecure: InsecureOption = False,
     passphrase: PassphraseOption = None,
+    token: TokenOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make keys for a server's model and upload the evaluation keys; resumes where it stopped."""
-    from services.client.client import Client
+    from services.client import Client, Identity
 
     with Progress(console=error_console, transient=True, disable=as_json) as bar:
         task = bar.add_task("keys", total=None)
@@ -39,6 +47,7 @@ def keygen(
             authority,
             insecure,
             passphrase,
+            identity=Identity(token, certificate, private_key),
             on_progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         ) as client:
             client.prepare()
@@ -59,12 +68,16 @@ def classify(
     authority: AuthorityOption = None,
     insecure: InsecureOption = False,
     passphrase: PassphraseOption = None,
+    token: TokenOption = None,
+    certificate: CertificateOption = None,
+    private_key: PrivateKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify a text, encrypted."""
-    from services.client.client import Client
+    from services.client import Client, Identity
 
-    with Client(server, keys, authority, insecure, passphrase) as client:
+    identity = Identity(token, certificate, private_key)
+    with Client(server, keys, authority, insecure, passphrase, identity=identity) as client:
         result = client.classify(text)
     if as_json:
         print_json(asdict(result))

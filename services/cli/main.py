@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli import bench, client, demo, evaluate, model, report, server, tokens
+from services.cli import bench, client, demo, evaluate, keys, model, operations, report, server, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
 app.command("demo")(demo.demo)
@@ -12,6 +12,9 @@ app.command("serve")(server.serve)
 app.command("certs")(server.certs)
 app.command("explain")(model.explain)
 app.command("train")(model.train)
+app.command("health")(operations.health)
+app.command("doctor")(operations.doctor)
+app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="tokens")
 app.command("distil")(model.distil)
 app.command("evaluate")(evaluate.evaluate)

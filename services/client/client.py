@@ -156,16 +156,16 @@ class Client:
             self._tested_file.write_text(self._stored_key_set())
         self._ready = True
 
-    def delete_keys(self) -> None:
-        """Have the server forget this client's evaluation keys."""
-        key_set = self._stored_key_set()
-        if key_set:
+    def delete_keys(self, *, everything: bool = False) -> None:
+        """Have the server forget this client's evaluation keys: those of this directory, or all that it has of this identity."""
+        key_set = "" if everything else self._stored_key_set()
+        if key_set or everything:
             try:
                 request = messages.DeleteKeysRequest(key_set=key_set)
                 self.retries.run(lambda: self._connection.call("DeleteKeys", request, self.timeouts.call))
             except KeysUnknownError:
                 pass  # as wished
-            self._key_set_file.unlink()
+            self._key_set_file.unlink(missing_ok=True)
             self._tested_file.unlink(missing_ok=True)
         self._ready = False
 

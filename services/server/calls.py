@@ -22,7 +22,7 @@ from services.server.identity import Authenticator, Principal
 from services.server.metrics import Metrics
 from services.server.refusals import Refusal
 from services.server.traces import Tracer
-from services.server.worker_handle import WorkerDiedError, WorkerFailedError
+from services.server.worker_handle import WorkerDiedError
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Desk:
                     refusal = Refusal("too_slow", "the request took longer than the server allows", call.request_id)
                 except WorkerDiedError:
                     refusal = Refusal("worker_restarted", "the request was lost; make a new one", call.request_id)
-                except (WorkerFailedError, OSError, ValueError, RuntimeError) as error:
+                except Exception as error:
                     refusal = Refusal("internal", f"request {call.request_id}", call.request_id)
                     log.error("unforeseen", request_id=call.request_id, kind=type(error).__name__)
             if refusal is not None:

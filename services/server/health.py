@@ -9,7 +9,8 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
-SERVICE_NAME = "thex.v1.Inference"
+from services.health_check import SERVICE_NAME
+
 Status = health_pb2.HealthCheckResponse.ServingStatus
 
 

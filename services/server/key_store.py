@@ -127,7 +127,8 @@ class KeyStore:
     def files(self, key_set: str, tenant: str) -> dict[int, str]:
         """Galois element -> path of its file; the set counts as used now."""
         self.check(key_set, tenant)
-        self.index.touch(key_set, self.now)
+        with contextlib.suppress(sqlite3.OperationalError):  # on a full disk the keys that are here still serve
+            self.index.touch(key_set, self.now)
         return {element: str(self._objects / tenant / digest) for element, digest in self.index.keys(key_set).items()}
 
     def delete(self, key_set: str, tenant: str) -> None:
@@ -335,7 +336,7 @@ def _disk_full() -> Iterator[None]:
             raise _full() from None
         raise
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
             raise _full() from None
         raise
 

@@ -13,10 +13,11 @@ import structlog
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import start_http_server
 
+from services.health_check import SERVICE_NAME
 from services.server.calls import Desk
 from services.server.front import Front
 from services.server.handlers import service_handler
-from services.server.health import SERVICE_NAME, Health
+from services.server.health import Health
 from services.server.identity import Authenticator, TokenFile
 from services.server.key_store import KeyStore
 from services.server.metrics import Metrics

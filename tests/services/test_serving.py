@@ -22,7 +22,7 @@ from services.client import BusyError, Client, NotAuthenticatedError, Retries, S
 from services.local import LocalServer
 from services.server.identity import TokenFile
 from tests.bundles import write_small_bundle
-from tests.services.tiny import TEXT, eventually, stopped, tiny_client, tiny_server, worker_of
+from tests.services.tiny import TEXT, eventually, metric, stopped, tiny_client, tiny_server, worker_of
 
 ONCE = Retries(attempts=1)
 
@@ -74,13 +74,6 @@ def health(server: LocalServer, service: str = "thex.v1.Inference", seconds: flo
     with channel(server) as open_channel:
         stub = health_pb2_grpc.HealthStub(open_channel)
         return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=seconds).status
-
-
-def metric(server: LocalServer, name: str) -> float:
-    """The sum of all samples whose line begins so."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer:
-        lines = answer.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 def query(client: Client, key_set: str | None = None) -> messages.InferRequest:

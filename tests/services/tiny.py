@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,27 @@ def tiny_client(server: LocalServer, keys: Path, token: str | None = None, **opt
     return Client(server.target, keys, server.authority, identity=Identity(token), allow_insecure_test=True, **options)
 
 
+def workers_of(server: LocalServer) -> list[psutil.Process]:
+    """The processes that compute."""
+    found = []
+    for child in psutil.Process(server.process_id).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any("spawn_main" in part for part in child.cmdline()):
+                found.append(child)
+    return found
+
+
 def worker_of(server: LocalServer) -> psutil.Process:
-    """The process that computes."""
-    children = psutil.Process(server.process_id).children()
-    (worker,) = [child for child in children if any("spawn_main" in part for part in child.cmdline())]
+    """The process that computes, of a server that has one."""
+    (worker,) = workers_of(server)
     return worker
+
+
+def metric(server: LocalServer, name: str) -> float:
+    """The sum of all samples whose line begins so."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics", timeout=5) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
 
 
 @contextlib.contextmanager

@@ -1,0 +1,1 @@
+"""Running THE-X: container, compose, Kubernetes, Prometheus, Grafana."""
