@@ -14,6 +14,7 @@ from services.certificates import make_certificates
 from services.cli.main import app
 from services.server.identity import TokenFile
 from services.server.metrics import Metrics
+from services.server.refusals import REASONS
 from services.server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -84,3 +85,12 @@ def test_health_of_nobody_is_bad() -> None:
     answer = CliRunner().invoke(app, ["health", "127.0.0.1:1", "--insecure", "--json", "--seconds", "0.5"])
     assert answer.exit_code == 1
     assert json.loads(answer.stdout)["status"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+def test_every_reason_is_documented() -> None:
+    documented = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs" / "errors.md").read_text()))
+    assert REASONS.keys() <= documented
+    in_code = set()
+    for path in [*(ROOT / "services" / "server").glob("*.py"), *(ROOT / "he_runtime" / "wire").glob("*.py")]:
+        in_code |= set(re.findall(r'WireError\(\s*"([a-z_]+)"', path.read_text()))
+    assert in_code <= REASONS.keys()
