@@ -1,0 +1,1 @@
+"""What the server does under attack, as a report: `python -m tests.report`."""
