@@ -12,18 +12,24 @@ from services.cli.common import JsonOption, bundle_or_shipped, console, one_line
 def certs(
     directory: Annotated[Path, typer.Argument(help="Where to write them.")] = Path("certificates"),
     name: Annotated[list[str] | None, typer.Option(help="Host name or address of the server; repeatable.")] = None,
+    client: Annotated[
+        list[str] | None, typer.Option(help="Make a certificate for this client too; repeatable.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make development certificates: an authority for clients to trust, and a server certificate."""
     from services.certificates import VALID_DAYS, make_certificates
 
-    written = make_certificates(directory, tuple(name) if name else ("localhost", "127.0.0.1", "::1"))
+    written = make_certificates(
+        directory, tuple(name) if name else ("localhost", "127.0.0.1", "::1"), tuple(client or ())
+    )
     if as_json:
         print_json(
             {
                 "authority": str(written.authority),
                 "certificate": str(written.certificate),
                 "key": str(written.private_key),
+                "clients": [str(certificate) for certificate, _ in written.clients],
             }
         )
     else:

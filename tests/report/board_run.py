@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import random
 import threading
 import time
 import urllib.request
@@ -75,8 +76,11 @@ def _ask(server: LocalServer, keys: Path, stop: threading.Event) -> None:
     with tiny_client(server, keys) as client:
         while not stop.is_set():
             with contextlib.suppress(ClientError):
-                client.classify(TEXT)
-            stop.wait(0.1)
+                for _ in range(random.randrange(100, 200)):
+                    client.classify(TEXT)
+                    if stop.wait(0.1):
+                        return
+                client.delete_keys()  # and make its way back with the next query
 
 
 def _attack(server: LocalServer, keys: Path, stop: threading.Event) -> None:

@@ -16,6 +16,7 @@ from services.server.identity import TokenFile
 from services.server.metrics import Metrics
 from services.server.refusals import REASONS
 from services.server.settings import Settings
+from tests.bundles import write_small_bundle
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -64,6 +65,7 @@ def test_the_container_sets_settings_that_exist() -> None:
 def test_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
     certificates, tokens = tmp_path / "certificates", tmp_path / "tokens.json"
     arguments = ["doctor", "--json", "--certificates", str(certificates), "--tokens", str(tokens)]
+    arguments += ["--bundle", str(write_small_bundle(tmp_path / "bundle"))]
     arguments += ["--key-directory", str(tmp_path / "keys")]
     missing = CliRunner().invoke(app, arguments)
     assert missing.exit_code == 1

@@ -18,7 +18,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services._pb import inference_pb2 as messages
 from services.certificates import make_certificates
-from services.client import BusyError, Client, NotAuthenticatedError, Retries, ServerError, UnreachableError
+from services.client import (
+    BusyError,
+    Client,
+    Identity,
+    NotAuthenticatedError,
+    Retries,
+    ServerError,
+    Timeouts,
+    UnreachableError,
+)
 from services.local import LocalServer
 from services.server.identity import TokenFile
 from tests.bundles import write_small_bundle
@@ -208,7 +217,7 @@ def test_certificates_are_reloaded_without_a_restart(server: LocalServer, place:
         untrusting = place / "old.pem"
         untrusting.write_bytes(old[server.authority])
         with pytest.raises(UnreachableError):
-            Client(server.target, place / "alice", untrusting, timeouts=type(client.timeouts)(connect=1.0))
+            Client(server.target, place / "alice", untrusting, timeouts=Timeouts(connect=1.0))
     finally:
         for path, content in old.items():
             path.write_bytes(content)
@@ -278,3 +287,25 @@ def test_sigterm_says_not_serving_then_drains(place: Path, tmp_path: Path) -> No
         eventually(
             lambda: not psutil.pid_exists(server.process_id) or psutil.Process(server.process_id).status() == "zombie"
         )
+
+
+def test_certificates_of_clients_are_asked_for_and_tell_them_apart(place: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "server"
+    written = make_certificates(directory / "certificates", clients=("alice", "bob"))
+    stranger = make_certificates(tmp_path / "strangers", clients=("alice",)).clients[0]
+    settings = {"authentication": "mtls"}
+    with tiny_server(place / "bundle", directory, settings=settings) as server:
+        clients = [
+            tiny_client(server, tmp_path / pair[0].stem, identity=Identity(None, *pair)) for pair in written.clients
+        ]
+        alice, bob = clients
+        assert alice.classify(TEXT).label == bob.classify(TEXT).label
+        with pytest.raises(ServerError, match="unknown_key_set"):
+            bob._connection.call("DeleteKeys", messages.DeleteKeysRequest(key_set=alice._stored_key_set()), 10)
+        bob.delete_keys(everything=True)
+        assert alice.classify(TEXT).label
+        for identity in (Identity(None, *stranger), Identity()):
+            with pytest.raises(UnreachableError):
+                tiny_client(server, tmp_path / "other", identity=identity, timeouts=Timeouts(connect=1.0))
+        for client in clients:
+            client.close()

@@ -33,8 +33,8 @@ def tiny_server(
 
 
 def tiny_client(server: LocalServer, keys: Path, token: str | None = None, **options: Any) -> Client:
-    options = {"retries": QUICK, **options}
-    return Client(server.target, keys, server.authority, identity=Identity(token), allow_insecure_test=True, **options)
+    options = {"retries": QUICK, "identity": Identity(token), **options}
+    return Client(server.target, keys, server.authority, allow_insecure_test=True, **options)
 
 
 def workers_of(server: LocalServer) -> list[psutil.Process]:
