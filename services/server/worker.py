@@ -17,7 +17,7 @@ from typing import Any
 from he_runtime.allocation import keep_freed_memory
 from he_runtime.bundle import Bundle
 from he_runtime.constant_cache import constants_of
-from he_runtime.engines.numba_engine import NumbaEngine
+from he_runtime.engines.numba_engine import NumbaCiphertext, NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, run
 from he_runtime.parameters import make_parameters
@@ -28,6 +28,7 @@ from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciph
 from he_runtime.wire.evaluation_keys import read_evaluation_key
 from he_runtime.wire.message import Binding
 from services.self_test import self_test
+from services.server.rerandomise import public_key, rerandomised
 from services.server.worker_entry import WorkerSettings, limit_this_job
 
 PROGRESS_SECONDS = 0.2
@@ -46,6 +47,8 @@ class Worker:
         self.binding = Binding(plan.parameters, plan.digest)
         self.engine = NumbaEngine(plan.parameters, threads)
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
+        self.zeros: dict[str, NumbaCiphertext | None] = {}
+        """Of every loaded key set the encryption of zero that answers are re-randomised with."""
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
         self.constants = constants_of(plan, self.engine, cache_directory)
 
@@ -60,19 +63,21 @@ class Worker:
             self.loaded.move_to_end(key_set)
             return self.loaded[key_set]
         while len(self.loaded) >= self.loaded_key_sets:
-            self.loaded.popitem(last=False)
-        engine = self.engine.without_keys()
+            self.forget(next(iter(self.loaded)))
+        engine, zero = self.engine.without_keys(), None
         for element in self.plan.keys:
             if self.cancelled.is_set():
                 raise CancelledError("the caller went away while keys were loaded")
             key = read_evaluation_key(Path(files[element]).read_bytes(), self.binding, self.plan.keys)
             engine.load_key(key.galois_element, key.level, key.digits)
-        self.loaded[key_set] = engine
+            zero = zero or public_key([key], self.plan.parameters)
+        self.loaded[key_set], self.zeros[key_set] = engine, zero
         return engine
 
     def forget(self, key_set: str) -> None:
         """Free a client's keys."""
         self.loaded.pop(key_set, None)
+        self.zeros.pop(key_set, None)
 
     def self_test(self, key_set: str, files: Mapping[int, str], content: bytes) -> tuple[bytes, bytes]:
         """Answers of the self-test program as messages; empty where it has nothing to do."""
@@ -115,6 +120,9 @@ class Worker:
             cancelled=self.cancelled,
         )
         computed = time.monotonic()
+        zero = self.zeros[key_set]
+        if zero is not None:
+            outputs = {name: rerandomised(engine, result, zero) for name, result in outputs.items()}
         period = self.client_plan.answer_period
         if period is None:
             answers = {

@@ -309,3 +309,15 @@ def test_certificates_of_clients_are_asked_for_and_tell_them_apart(place: Path, 
                 tiny_client(server, tmp_path / "other", identity=identity, timeouts=Timeouts(connect=1.0))
         for client in clients:
             client.close()
+
+
+def test_the_same_query_twice_gives_other_bytes_and_the_same_numbers(alice: Client) -> None:
+    request = query(alice)
+    answers = []
+    for _ in range(2):
+        (*_, last) = alice._connection.stream("Infer", request, 10)
+        answers.append(last.result.outputs[0].data)
+    first, second = (alice.session.decrypt(alice._secret_key(), 8, answer) for answer in answers)
+    assert abs(first - second).max() < 1e-4
+    same = sum(a == b for a, b in zip(answers[0][96:-32], answers[1][96:-32], strict=True))
+    assert same < len(answers[0]) / 64  # one byte of 256 agrees by chance
