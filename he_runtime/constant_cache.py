@@ -38,12 +38,6 @@ class CacheError(HERuntimeError):
     """A cache file that is damaged, or that another plan or version wrote. `constants_of` replaces it and never raises this."""
 
 
-def default_cache_directory() -> Path:
-    """`thex` under XDG_CACHE_HOME, or under ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if Path(home).is_absolute() else Path.home() / ".cache") / "thex"
-
-
 def cache_file(directory: Path, plan: Plan) -> Path:
     """Where the plaintexts of this plan are kept."""
     return directory / f"plaintexts-{_digest(plan)[:32]}.bin"

@@ -66,7 +66,7 @@ def serve(
     """Serve a bundle until SIGTERM. Prints its limits and, once ready, its port."""
     import asyncio
 
-    from he_runtime.constant_cache import default_cache_directory
+    from he_runtime.cache_directory import default_cache_directory
     from services.server.logs import configure_logs
     from services.server.serving import serve as serve_until_stopped
     from services.server.settings import load_settings

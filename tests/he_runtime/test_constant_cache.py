@@ -8,7 +8,8 @@ import pytest
 
 from he_runtime import constant_cache
 from he_runtime.bundle import Bundle
-from he_runtime.constant_cache import CacheError, cache_file, constants_of, default_cache_directory
+from he_runtime.cache_directory import default_cache_directory
+from he_runtime.constant_cache import CacheError, cache_file, constants_of
 from he_runtime.engines.numba_engine import NumbaEngine, NumbaPlaintext
 from he_runtime.plan import Plan, plan_bundle
 from tests.bundles import write_small_bundle

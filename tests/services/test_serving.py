@@ -95,6 +95,13 @@ def query(client: Client, key_set: str | None = None) -> messages.InferRequest:
     )
 
 
+def test_the_front_loads_neither_numpy_nor_an_evaluator_nor_seal(server: LocalServer) -> None:
+    loaded = Path(f"/proc/{server.process_id}/maps").read_text()
+    assert "grpc" in loaded
+    assert not [name for name in ("numpy", "numba", "llvmlite", "tenseal", "torch") if name in loaded]
+    assert "numpy" in Path(f"/proc/{worker_of(server).pid}/maps").read_text()
+
+
 def test_strangers_are_refused(server: LocalServer, place: Path, tokens: dict[str, str]) -> None:
     for token in (None, "thex_0123456789abcdef_nothing", tokens["alice"][:-1]):
         with pytest.raises(NotAuthenticatedError, match="bearer token"):
