@@ -16,9 +16,10 @@ from services.evaluation import MODES, evaluate
 from thex.metrics import score
 from thex.progress import Progress
 from thex.recipes import Recipe
+from thex.runs import RunConfig
 from thex.tasks import Task, read_split, task_of
 from thex.teachers import TeacherConfig
-from thex.workflow import RunConfig, run_recipe
+from thex.workflow import run_recipe
 
 Row = dict[str, Any]
 

@@ -15,9 +15,10 @@ from thex.config import Replacements
 from thex.data import encode, load_tokenizer, pad
 from thex.encoder import REPLACED, Encoder
 from thex.recipes import Recipe, Stage
+from thex.runs import RunConfig
 from thex.tasks import find_task, read_split
 from thex.teachers import TeacherConfig
-from thex.workflow import RunConfig, run_recipe
+from thex.workflow import run_recipe
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "SST-2"
 QUICK = Recipe(
