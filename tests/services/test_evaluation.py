@@ -1,6 +1,7 @@
 """`thex evaluate` and `thex report`: modes against each other, resuming, and what is left out."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,6 +119,8 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert saved == [4, 8]
     again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None)
     assert again == rows
+    more = dataclasses.replace(wanted, seeds=(0, 1, 2), only_finished=True)
+    assert collect(more, lambda _stage, _done, _total: pytest.fail("ran"), lambda _rows: None) == rows
     header, line = by_step(rows)
     assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
     assert "±" in line[5]
