@@ -76,12 +76,17 @@ def _fit_layer(layer: Layer, seen: dict[str, torch.Tensor], generator: torch.Gen
         fit_activation(layer.activation.replaced, seen["preactivation"][picked])
 
 
+class OverflowedError(ValueError):
+    """A value of the replaced model is not finite on calibration or hostile texts, so it has no range."""
+
+
 @torch.no_grad()
 def measure_ranges(model: Encoder, data: Encoded, sentences: int, margin: float, seed: int) -> dict[str, Any]:
     """Largest absolute values of the replaced model, times the margin: the bundle's `ranges`.
 
     Over that many sentences and HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty); rows of
-    padding are left out, as an encrypted query zeroes or ignores them.
+    padding are left out, as an encrypted query zeroes or ignores them. OverflowedError names the first point that is not
+    finite.
     """
     generator = random.Random(seed)
     chosen = generator.sample(range(len(data)), min(sentences, len(data)))
@@ -89,6 +94,10 @@ def measure_ranges(model: Encoder, data: Encoded, sentences: int, margin: float,
     largest: dict[tuple[str, int], float] = {}
     for texts in (data.subset(chosen), odd):
         for key, values in largest_by_text(model, texts, REPLACED).items():
+            if not values.isfinite().all():
+                raise OverflowedError(
+                    f"{key[0]} of layer {key[1]} overflows on {int((~values.isfinite()).sum())} texts"
+                )
             largest[key] = max(largest.get(key, 0.0), float(values.max()))
     layers = [
         {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS}

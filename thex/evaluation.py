@@ -12,8 +12,9 @@ from thex.encoder import Encoder, Ratios
 def predict(model: Encoder, data: Encoded, ratios: Ratios, batch_size: int = 64) -> torch.Tensor:
     """Logits float32 in the order of the data, on the CPU: [examples, outputs], of a token task [examples, tokens, tags].
 
-    Of a token task, tokens is the width of data.labels, and rows of padding are zero.
+    Leaves the model in evaluation mode. Of a token task, tokens is the width of data.labels, and rows of padding are zero.
     """
+    model.eval()
     device = next(model.parameters()).device
     shape = (*data.labels.shape, model.config.labels) if data.labels.ndim == 2 else (len(data), model.config.labels)
     logits = torch.zeros(shape)

@@ -10,7 +10,9 @@ def model_card(document: dict[str, Any]) -> str:
     """Markdown from the bundle's config.json."""
     shape, replacements = document["architecture"], document["replacements"]
     dev = document["accuracy"]["dev"]
-    config = document["provenance"].get("config", {})
+    config = document["provenance"]["config"]
+    recipe = config["recipe"]
+    teacher = config["teacher"]["checkpoint"] if config["teacher"] else "none"
     rows = "\n".join(
         f"| {index + 1} | "
         + " | ".join(f"{layer[point]:.3g}" for point in ("score", "preactivation", "activation", "output"))
@@ -35,28 +37,27 @@ On all {dev["count"]} dev examples ({dev["metric"]}, after rounding to half prec
 
 ## Ranges
 
-Largest absolute values allowed: what calibration saw, times {config.get("range_margin")}. Embedding {document["ranges"]["embedding"]:.3g}, logits
+Largest absolute values allowed: what calibration saw, times {recipe["range_margin"]}. Embedding {document["ranges"]["embedding"]:.3g}, logits
 {document["ranges"]["logits"]:.3g}.
 
 | layer | score | preactivation | activation | output |
 |---|---|---|---|---|
 {rows}
 
-A client refuses an answer whose logits leave their range. Inputs unlike movie reviews give labels that mean little.
+A client refuses an answer whose logits leave their range. Inputs unlike the task's own give answers that mean little.
 
 ## How it was made
 
-`thex train --data SST-2 --out {document["name"]} --config config.json` with
+`thex train --data {document["task"]["name"]} --out BUNDLE --encoder {config["encoder"]} --recipe recipe.json --seed {config["seed"]} --teacher {teacher}` with this recipe.json:
 
 ```json
-{json.dumps(config, indent=1)}
+{json.dumps(recipe, indent=1)}
 ```
 
-Teacher and source of the embeddings: all-MiniLM-L6-v2 (Apache-2.0), fine-tuned on the task. Stages: student on labels, distilled student, replacement of one
-operation after another with distillation from the exact student and penalties on ranges, hostile inputs among them.
-Versions: {json.dumps(document["provenance"].get("versions", {}))}, seed {config.get("seed")}, on {document["provenance"].get("device")}.
+Teacher and source of a fresh encoder's embeddings: {teacher}. all-MiniLM-L6-v2 is Apache-2.0.
+Versions: {json.dumps(document["provenance"].get("versions", {}))}, seed {config["seed"]}, on {document["provenance"].get("device")}.
 
 ## Terms
 
-Weights Apache-2.0. SST-2 is research data (Socher et al. 2013, GLUE); none of it is in this directory.
+Weights Apache-2.0. The task's texts have terms of their own; none of them is in this directory.
 """

@@ -22,6 +22,13 @@ FRESH = re.compile(r"(\d+)x(\d+)")
 HEAD_SIZE = 64
 
 
+def encoder_name(encoder: str) -> str:
+    """The name of an encoder's directories: a shape's with "fresh-" before it, a checkpoint's last part."""
+    if FRESH.fullmatch(encoder):
+        return f"fresh-{encoder}"
+    return encoder if encoder == PACKAGED_TEACHER else Path(encoder).name
+
+
 @dataclass(frozen=True)
 class Start:
     """The exact encoder before fine-tuning. name: for directories; digest: of its weights; tokenizer: file.
@@ -60,9 +67,8 @@ def starting_point(
         nn.init.normal_(student.classifier.weight, std=0.02)
         nn.init.zeros_(student.classifier.bias)
         directory = locate(encoder)
-        name = encoder if encoder == PACKAGED_TEACHER else Path(encoder).name
         digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()[:16]
-        return Start(name, digest, directory / "tokenizer.json", student, None)
+        return Start(encoder_name(encoder), digest, directory / "tokenizer.json", student, None)
     checkpoint = (teacher or TeacherConfig()).checkpoint
     larger = load_checkpoint(checkpoint, pooling="mean")
     layers, hidden = int(fresh[1]), int(fresh[2])
@@ -78,4 +84,4 @@ def starting_point(
         dropout=dropout,
     )
     student = new_student(shape, NOTHING_REPLACED, seed)
-    return Start(f"fresh-{encoder}", f"fresh {encoder}", locate(checkpoint) / "tokenizer.json", student, larger)
+    return Start(encoder_name(encoder), f"fresh {encoder}", locate(checkpoint) / "tokenizer.json", student, larger)

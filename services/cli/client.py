@@ -68,21 +68,23 @@ def classify(
     authority: AuthorityOption = None,
     insecure: InsecureOption = False,
     passphrase: PassphraseOption = None,
+    second: Annotated[str | None, typer.Option(help="The other text, for a model of pairs.")] = None,
     token: TokenOption = None,
     certificate: CertificateOption = None,
     private_key: PrivateKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify a text, encrypted."""
+    """Classify a text, or score a pair, encrypted."""
     from services.client import Client, Identity
 
     identity = Identity(token, certificate, private_key)
     with Client(server, keys, authority, insecure, passphrase, identity=identity) as client:
-        result = client.classify(text)
+        result = client.classify(text, second)
     if as_json:
         print_json(asdict(result))
         return
-    console.print(f"[bold]{result.label}[/bold]  " + "  ".join(f"{k} {v:.3f}" for k, v in result.probabilities.items()))
+    answer = result.label or f"{result.logits[0]:.2f}"  # a regression's only logit is its score
+    console.print(f"[bold]{answer}[/bold]  " + "  ".join(f"{k} {v:.3f}" for k, v in result.probabilities.items()))
     console.print(
         f"{result.tokens} tokens; server {result.timings['server']:.1f} s; {result.bytes_up / 1e6:.1f} MB up",
         style="dim",

@@ -58,8 +58,9 @@ def train(
 
     from thex.progress import bars
     from thex.recipes import find_recipe
+    from thex.runs import RunConfig
     from thex.teachers import TeacherConfig
-    from thex.workflow import RunConfig, run_recipe
+    from thex.workflow import run_recipe
 
     config = RunConfig(
         encoder=encoder,

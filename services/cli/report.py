@@ -27,6 +27,9 @@ def report(
     simulated: Annotated[int, typer.Option(help="Simulated examples of each bundle; -1 for all.", min=-1)] = 20,
     encrypted: Annotated[int, typer.Option(help="Encrypted examples of each bundle; -1 for all.", min=-1)] = 0,
     threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
+    only_finished: Annotated[
+        bool, typer.Option("--only-finished", help="Train nothing: report what is finished.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run whatever is missing, and write the table of every task, recipe, seed and step. Stopped runs resume."""
@@ -54,6 +57,7 @@ def report(
         simulated if simulated >= 0 else None,
         encrypted if encrypted >= 0 else None,
         threads=threads,
+        only_finished=only_finished,
     )
     facts = {"command": shlex.join(["thex", *sys.argv[1:]]), "machine": machine()}
 

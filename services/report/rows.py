@@ -16,9 +16,11 @@ from services.evaluation import MODES, evaluate
 from thex.metrics import score
 from thex.progress import Progress
 from thex.recipes import Recipe
+from thex.runs import RunConfig
+from thex.starting import encoder_name
 from thex.tasks import Task, read_split, task_of
 from thex.teachers import TeacherConfig
-from thex.workflow import RunConfig, run_recipe
+from thex.workflow import run_recipe
 
 Row = dict[str, Any]
 
@@ -38,6 +40,8 @@ class Wanted:
     encrypted: int | None
     device: str = "auto"
     threads: int = 2
+    only_finished: bool = False
+    """Leave out runs that have not reached their last step, instead of running them."""
 
     def runs(self) -> Iterator[tuple[str, str, int, Recipe]]:
         """(task, encoder, seed, recipe), all tasks of a seed before the next seed: a stopped report is whole as far as it got."""
@@ -45,7 +49,12 @@ class Wanted:
             for seed in self.seeds:
                 for task in self.tasks:
                     for recipe in self.recipes:
-                        yield task, encoder, seed, recipe
+                        if not self.only_finished or self._finished(task, encoder, seed, recipe):
+                            yield task, encoder, seed, recipe
+
+    def _finished(self, task: str, encoder: str, seed: int, recipe: Recipe) -> bool:
+        run = self.work / encoder_name(encoder) / task / f"seed-{seed}" / recipe.name
+        return (run / "calibrate" / "metrics.json").exists()
 
 
 def collect(wanted: Wanted, progress: Progress, save: Callable[[list[Row]], None]) -> list[Row]:

@@ -1,14 +1,17 @@
 """`thex evaluate` and `thex report`: modes against each other, resuming, and what is left out."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from he_runtime.bundle import Bundle
+from services.cli.main import app
 from services.client import Client
 from services.client.testing import FakeServer
 from services.evaluation import evaluate, sample
@@ -19,6 +22,7 @@ from tests.bundles import write_small_bundle
 from tests.thex.test_bundle import QUICK, write_task
 from thex.tasks import find_task
 
+RUNNER = CliRunner()
 STSB = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore\n"
 PAIRS = (
     ("good film", "a film", 4.0),
@@ -115,6 +119,8 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert saved == [4, 8]
     again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None)
     assert again == rows
+    more = dataclasses.replace(wanted, seeds=(0, 1, 2), only_finished=True)
+    assert collect(more, lambda _stage, _done, _total: pytest.fail("ran"), lambda _rows: None) == rows
     header, line = by_step(rows)
     assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
     assert "±" in line[5]
@@ -128,3 +134,21 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert "&lt;test&gt;" in page
     assert page.count("<img") == sum(path.suffix == ".png" for path in files) == 2
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files if path.suffix == ".png")
+
+
+def test_the_commands_print_one_object_or_one_line(tmp_path: Path) -> None:
+    bundle, data = write_small_bundle(tmp_path / "bundle", regression_of_pairs=True), write_pairs(tmp_path / "STS-B")
+    arguments = ["evaluate", str(bundle), "--data", str(data), "--answers", str(tmp_path / "answers"), "--json"]
+    found = json.loads(RUNNER.invoke(app, [*arguments, "--limit", "3"]).stdout)
+    assert {"task", "metric", "value", "count", "agree", "max_logit_error", "out_of_range"} <= found.keys()
+    assert (found["task"], found["count"]) == ("STS-B", 3)
+    for wrong, message in (
+        ([*arguments, "--mode", "guess"], "unknown mode 'guess': expected one of plain, simulate, encrypted"),
+        (["evaluate", str(bundle), "--data", str(tmp_path)], "dev.tsv is missing"),
+        (["report", "--data", str(tmp_path), "--out", str(tmp_path / "o"), "--recipes", "x"], "unknown recipe 'x'"),
+        (["train", "--data", str(tmp_path / "STS"), "--out", str(tmp_path / "o")], "unknown task 'STS'"),
+    ):
+        result = RUNNER.invoke(app, wrong)
+        assert result.exit_code == 1
+        assert message in result.output.replace("\n", " ")
+        assert "Traceback" not in result.output

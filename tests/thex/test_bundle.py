@@ -14,10 +14,11 @@ from services.cli.common import shipped_bundle
 from thex.config import Replacements
 from thex.data import encode, load_tokenizer, pad
 from thex.encoder import REPLACED, Encoder
-from thex.recipes import Recipe, Stage
+from thex.recipes import EXACT_ONLY, Recipe, Stage
+from thex.runs import RunConfig
 from thex.tasks import find_task, read_split
 from thex.teachers import TeacherConfig
-from thex.workflow import RunConfig, run_recipe
+from thex.workflow import run_recipe
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "SST-2"
 QUICK = Recipe(
@@ -72,6 +73,11 @@ def test_training_writes_a_bundle_that_the_runtime_reads_alike_and_resumes_to_th
     again = run_recipe(config, data, tmp_path / "run", tmp_path / "bundle")
     assert (tmp_path / "bundle" / "server.safetensors").read_bytes() == first
     assert again[0] == rows[0]  # fine-tuning was kept, seconds and all
+    shutil.rmtree(tmp_path / "bundle")
+    kept = run_recipe(config, data, tmp_path / "run", tmp_path / "bundle")  # nothing but the last step runs
+    assert kept[-1]["metrics"] == again[-1]["metrics"]
+    assert kept[-1]["agreement_exact"] == again[-1]["agreement_exact"]
+    assert (tmp_path / "bundle" / "server.safetensors").read_bytes() == first
 
 
 def _shape(bundle: Bundle):
@@ -122,3 +128,11 @@ def test_the_shipped_bundle_scores_what_its_card_says_on_all_dev_sentences() -> 
     dev = json.loads((bundle.directory / "config.json").read_text())["accuracy"]["dev"]
     # Float32 in training, float64 here: at most one sentence may lie on the edge.
     assert abs(100 * right / 872 - dev["replaced"]) < 0.12
+
+
+def test_the_exact_recipe_ends_as_it_was_fine_tuned(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "SST-2")
+    recipe = EXACT_ONLY.model_copy(update={"batch": 8, "positions": 32, "buckets": (16, 32), "dropout": 0.5})
+    rows = run_recipe(RunConfig(encoder="1x64", recipe=recipe, teacher=None), data, tmp_path / "run")
+    assert rows[-1]["agreement_exact"] == 100  # dropout is off, and half precision flips no label here
+    assert not rows[-1]["exported"]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.thex.test_bundle import QUICK, write_task
-from thex.workflow import RunConfig, run_recipe
+from thex.runs import RunConfig
+from thex.workflow import run_recipe
 
 pytestmark = [
     pytest.mark.gpu,

@@ -97,4 +97,8 @@ def test_an_interrupted_distillation_ends_as_a_whole_one_and_transformers_reads_
     with pytest.raises(ValueError, match="student with another configuration"):
         pretrain(config.model_copy(update={"seed": 1}), data, tmp_path / "whole", tmp_path / "student", states)
     with pytest.raises(ValueError, match="the student has 2 heads, the teacher 3"):
-        pretrain(config.model_copy(update={"objective": "minilm"}), data, tmp_path / "v1", tmp_path / "v1s", states)
+        pretrain(config.model_copy(update={"objective": "minilm"}), data, tmp_path / "v0", tmp_path / "v0s", states)
+    matching = config.model_copy(update={"objective": "minilm", "heads": 3, "hidden": 12, "epochs": 1.0})
+    report = pretrain(matching, data, tmp_path / "v1", tmp_path / "v1s", states)
+    assert load_checkpoint(tmp_path / "v1s").config.heads == 3
+    assert float(str(report["relation"])) > 0

