@@ -28,6 +28,8 @@ from services.server.worker_pool import Counters, Job, WorkerPool
 
 FILE_CHUNK_BYTES = 1 << 20
 DEATHS_OF_A_KEY_SET = 3
+KILLED = "signal-9"
+"""A cause that no input has: memory is bounded by the address space, time by SIGXCPU."""
 Answer = TypeVar("Answer")
 
 
@@ -209,13 +211,15 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
         """Run something of the store on the store's thread. It is finished even when the caller goes away."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._disk, work, *arguments))
 
-    def blame(self, job: Job) -> None:
-        """A worker ended while it had this job: its input is not tried again, nor are keys that were there too often.
+    def blame(self, job: Job, cause: str) -> None:
+        """A worker ended while it had this job: its input is not tried again, nor are keys with which too many crashed.
 
-        A worker that was merely unlucky (killed for memory, by hand) costs an honest client nothing: it encrypts anew.
+        A worker that was merely unlucky (killed by hand, or by the kernel for memory) costs an honest client nothing: it
+        encrypts anew, and its keys are not blamed.
         """
         self.metrics.quarantined.inc()
-        self._deaths[job.key_set] += 1
+        if cause != KILLED:
+            self._deaths[job.key_set] += 1
         guilty = [job.digest] if job.digest else []
         if self._deaths[job.key_set] >= DEATHS_OF_A_KEY_SET:
             guilty.append(job.key_set)

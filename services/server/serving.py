@@ -45,7 +45,7 @@ async def serve(
         settings.workers,
         settings.limits,
         on_restart=lambda cause: metrics.restarts.labels(cause).inc(),
-        on_killed_by=lambda job: front.blame(job),  # noqa: PLW0108  (there is no front yet)
+        on_killed_by=lambda job, cause: front.blame(job, cause),  # noqa: PLW0108  (there is no front yet)
     )
     with _key_directory(settings) as directory:
         model = await pool.start()

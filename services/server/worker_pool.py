@@ -41,7 +41,7 @@ class WorkerPool:
         limits: Limits,
         *,
         on_restart: Callable[[str], None] = lambda _cause: None,
-        on_killed_by: Callable[[Job], None] = lambda _job: None,
+        on_killed_by: Callable[[Job, str], None] = lambda _job, _cause: None,
     ) -> None:
         self.limits = limits
         self.workers = [WorkerHandle(settings) for _ in range(count)]
@@ -99,8 +99,8 @@ class WorkerPool:
             self._remember(worker, job)
             self.job_seconds += 0.2 * (time.monotonic() - started - self.job_seconds)
             return answer
-        except WorkerDiedError:
-            self._on_killed_by(job)
+        except WorkerDiedError as error:
+            self._on_killed_by(job, error.cause)
             raise
         finally:
             self.computing -= 1

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,17 @@ from services.local import LocalServer
 from services.server.refusals import REASONS
 from tests.bundles import write_small_bundle
 from tests.chaos.proxy import wire
-from tests.services.tiny import QUICK, TEXT, eventually, metric, tiny_client, tiny_server, worker_of, workers_of
+from tests.services.tiny import (
+    QUICK,
+    TEXT,
+    eventually,
+    metric,
+    stopped,
+    tiny_client,
+    tiny_server,
+    worker_of,
+    workers_of,
+)
 
 pytestmark = pytest.mark.chaos
 CLIENTS = 4
@@ -200,6 +211,32 @@ def test_the_server_is_stopped_and_another_started_under_load(bundle: Path, tmp_
         stack.enter_context(tiny_server(bundle, tmp_path / "server", port=port, settings=settings))
         load.more_answers()
         assert not load.errors
+
+
+def test_keys_with_which_workers_crash_are_not_tried_for_ever(bundle: Path, tmp_path: Path) -> None:
+    with (
+        tiny_server(bundle, tmp_path / "server", settings=SETTINGS) as server,
+        tiny_client(server, tmp_path / "honest") as honest,
+        tiny_client(server, tmp_path / "guilty") as guilty,
+    ):
+        guilty.prepare()
+        guilty.retries = Retries(attempts=1)
+        for _ in range(3):
+            worker = worker_of(server)
+            with stopped(worker), ThreadPoolExecutor(1) as threads:
+                lost = threads.submit(guilty.classify, TEXT)
+                eventually(lambda: metric(server, "thex_jobs_computing") == 1)
+                os.kill(worker.pid, signal.SIGSEGV)
+                os.kill(worker.pid, signal.SIGCONT)
+                with pytest.raises(ServerError, match="worker_restarted"):
+                    lost.result(30)
+            eventually(lambda: metric(server, "thex_workers_ready") == 1)
+        with pytest.raises(ServerError, match="quarantined: this key set"):
+            guilty.classify(TEXT)
+        assert metric(server, 'thex_worker_restarts_total{cause="signal-11"}') == 3
+        assert honest.classify(TEXT).label
+        guilty.delete_keys()
+        assert guilty.classify(TEXT).label  # with a new key set
 
 
 @pytest.mark.slow

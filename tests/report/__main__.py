@@ -34,6 +34,8 @@ class Suite:
     seconds: float
     tests: dict[str, float]
     """Name -> seconds."""
+    failures: list[str]
+    """Names."""
 
 
 def run_suite(*arguments: str) -> Suite:
@@ -47,7 +49,14 @@ def run_suite(*arguments: str) -> Suite:
         cases = list(ElementTree.parse(record).getroot().iter("testcase"))
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     seconds = {str(case.get("name")): round(float(case.get("time", 0)), 2) for case in cases}
-    return Suite(" ".join(command), len(cases) - len(failed), len(failed), round(sum(seconds.values()), 1), seconds)
+    return Suite(
+        " ".join(command),
+        len(cases) - len(failed),
+        len(failed),
+        round(sum(seconds.values()), 1),
+        seconds,
+        [str(case.get("name")) for case in failed],
+    )
 
 
 def machine() -> str:
@@ -72,6 +81,9 @@ def write(out: Path, results: dict[str, Any]) -> None:
             f"| {name}: `{suite.command}` | {suite.passed} | {suite.failed} | {suite.seconds} |"
             for name, suite in suites.items()
         ),
+        "",
+        *(f"**Failed in this run:** `{name}`." for suite in suites.values() for name in suite.failures),
+        "What the sections say below is what the tests of that section assert; it holds where they passed.",
         "",
         "## 1. Hostile bytes",
         "",
