@@ -11,6 +11,8 @@ class SharedResult:
 
     label: str
     probabilities: dict[str, float]
+    score: float | None = None
+    """Of a regression, rounded as the probabilities are."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Result:
     bytes_down: int
 
     def share(self, bits: int = SHARED_BITS) -> SharedResult:
-        """Probabilities rounded to multiples of 2^-bits.
+        """Probabilities, or the score of a regression, rounded to multiples of 2^-bits.
 
         The exact decrypted values reveal the noise, and with it the secret key (Li and Micciancio, ePrint 2020/1533). The
         noise of an answer is about 2^-17, so 8 bits leave a margin of 2^9; more than 12 bits are refused. SECURITY.md says
@@ -41,5 +43,10 @@ class Result:
             raise ValueError(
                 f"{bits} bits: from 1 to 12 may be shared; the bits below show the noise of the encryption"
             )
-        rounded = {label: round(value * 2**bits) / 2**bits for label, value in self.probabilities.items()}
-        return SharedResult(self.label, rounded)
+
+        def rounded(value: float) -> float:
+            return round(value * 2**bits) / 2**bits
+
+        if not self.probabilities:
+            return SharedResult(self.label, {}, rounded(self.logits[0]))
+        return SharedResult(self.label, {label: rounded(value) for label, value in self.probabilities.items()})

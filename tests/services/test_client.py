@@ -167,6 +167,8 @@ def test_only_rounded_numbers_are_shared() -> None:
     shared = result.share(4)
     assert shared.probabilities == {"negative": 0.125, "positive": 0.875}
     assert not hasattr(shared, "logits")
+    assert shared.score is None
+    assert Result("", {}, (3.14159,), 4, 8, {}, 1, 1).share(3).score == 3.125
     with pytest.raises(ValueError, match="noise of the encryption"):
         result.share(30)
 
