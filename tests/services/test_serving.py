@@ -328,3 +328,10 @@ def test_the_same_query_twice_gives_other_bytes_and_the_same_numbers(alice: Clie
     assert abs(first - second).max() < 1e-4
     same = sum(a == b for a, b in zip(answers[0][96:-32], answers[1][96:-32], strict=True))
     assert same < len(answers[0]) / 64  # one byte of 256 agrees by chance
+
+
+def test_reflection_is_off_and_what_is_not_served_is_unimplemented(server: LocalServer, tokens: dict[str, str]) -> None:
+    for path in ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "/thex.v1.Inference/NoSuchMethod"):
+        with channel(server) as open_channel, pytest.raises(grpc.RpcError) as caught:
+            open_channel.unary_unary(path)(b"", timeout=5)
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
