@@ -44,9 +44,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that no connection gets by chance: a client that retries on a port of its own range ends up connected to itself."""
+    for number in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", number))
+            return number
+    raise OSError("no port is free")
 
 
 class Load:
@@ -120,7 +123,9 @@ def test_the_front_is_killed_in_the_middle_of_an_upload(bundle: Path, tmp_path: 
         name = client._open_upload().key_set
         for _ in range(3):
             missing = {element: level for element, level in client.plan.keys.items() if element not in told}
-            deadly = generator.randrange(2, len(missing))
+            if len(missing) < 3:
+                break
+            deadly = generator.randrange(2, min(len(missing), 4))
 
             def progress(_phase: str, done: int, _total: int, at: int = deadly, pid: int = server.process_id) -> None:
                 if done == at:

@@ -21,6 +21,13 @@ from tests.hostile.fuzz_all import fuzz_all
 from tests.report.board_run import live, picture
 
 ROOT = Path(__file__).parents[2]
+SUITES = {
+    "hostile": ("-m", "hostile", "tests/hostile"),
+    "chaos": ("-m", "chaos and not slow", "tests/chaos"),
+    "serving": ("tests/services/test_serving.py",),
+    "key store": ("tests/services/test_key_store.py",),
+    "client": ("tests/services/test_client.py",),
+}
 PICTURE = Path("figures") / "board.png"
 
 
@@ -161,14 +168,14 @@ def main() -> None:
     parser.add_argument("--soak-sessions", type=int, default=500)
     parser.add_argument("--soak-results", type=Path, help="what `python -m tests.chaos.soak --out` wrote")
     parser.add_argument("--board-seconds", type=float, default=60)
+    parser.add_argument(
+        "--again", action="store_true", help="run anew only the suites that failed in the report that is there"
+    )
     arguments = parser.parse_args()
-    suites = {
-        "hostile": run_suite("-m", "hostile", "tests/hostile"),
-        "chaos": run_suite("-m", "chaos and not slow", "tests/chaos"),
-        "serving": run_suite("tests/services/test_serving.py"),
-        "key store": run_suite("tests/services/test_key_store.py"),
-        "client": run_suite("tests/services/test_client.py"),
-    }
+    if arguments.again:
+        _again(arguments.out)
+        return
+    suites = {name: run_suite(*selection) for name, selection in SUITES.items()}
     if arguments.fuzz_results:
         fuzzed = json.loads(arguments.fuzz_results.read_text())
     else:
@@ -189,9 +196,26 @@ def main() -> None:
         "corpus": len(list((ROOT / "tests" / "hostile" / "corpus").glob("*.bin"))),
         "board_seconds": times[-1],
     }
-    write(arguments.out, results)
-    plain = {**results, "suites": {name: asdict(suite) for name, suite in suites.items()}, "machine": machine()}
-    arguments.out.with_suffix(".json").write_text(json.dumps(plain, indent=1))
+    _keep(arguments.out, results)
+
+
+def _keep(out: Path, results: dict[str, Any]) -> None:
+    write(out, results)
+    plain = {
+        **results,
+        "suites": {name: asdict(suite) for name, suite in results["suites"].items()},
+        "machine": machine(),
+    }
+    out.with_suffix(".json").write_text(json.dumps(plain, indent=1))
+
+
+def _again(out: Path) -> None:
+    results = json.loads(out.with_suffix(".json").read_text())
+    suites = {name: Suite(**suite) for name, suite in results["suites"].items()}
+    for name, suite in suites.items():
+        if suite.failed:
+            suites[name] = run_suite(*SUITES[name])
+    _keep(out, {**results, "suites": suites})
 
 
 if __name__ == "__main__":
