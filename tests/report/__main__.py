@@ -90,6 +90,7 @@ def write(out: Path, results: dict[str, Any]) -> None:
         ),
         "",
         *(f"**Failed in this run:** `{name}`." for suite in suites.values() for name in suite.failures),
+        *(f"The suite `{name}` failed at first and was run anew after a fix." for name in results.get("again", [])),
         "What the sections say below is what the tests of that section assert; it holds where they passed.",
         "",
         "## 1. Hostile bytes",
@@ -215,7 +216,8 @@ def _again(out: Path) -> None:
     for name, suite in suites.items():
         if suite.failed:
             suites[name] = run_suite(*SUITES[name])
-    _keep(out, {**results, "suites": suites})
+    repeated = sorted({*results.get("again", []), *(name for name in suites if results["suites"][name]["failed"])})
+    _keep(out, {**results, "suites": suites, "again": repeated})
 
 
 if __name__ == "__main__":
