@@ -13,12 +13,12 @@ from he_runtime.program import Operation, Program
 
 PRICED_RING_DEGREE = 32768
 MICROSECONDS = {
-    "transform": 85.0,  # forward or back, the row come from memory
-    "convert": 7.0,  # a row times a constant, added to another prime's
-    "key": 30.0,  # a row of a digit times both halves of a key's
-    "gather": 14.0,  # a row permuted
-    "weigh": 5.0,  # a row times a plaintext's, in a sum of many
-    "elementwise": 22.0,  # a row read, worked on and written
+    "transform": 55.8,  # forward or back
+    "convert": 12.0,  # a row times a constant, added to another prime's
+    "key": 26.8,  # a row of a digit times both halves of a key's
+    "gather": 22.0,  # a row permuted
+    "weigh": 5.3,  # a row times a plaintext's, in a sum of many
+    "elementwise": 11.1,  # a row read or written, and what is done to it on the way
 }
 """Price of a row of 32768 entries on one thread of an AMD EPYC with AVX-512 (Zen 4), as `thex bench calibrate` fitted it."""
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from he_runtime.engines.interface import MOST_BABY_STEPS
 from he_runtime.errors import PlanError
 from he_runtime.lowering import Shape
 from he_runtime.network import Affine, Layer, Network
@@ -59,7 +60,8 @@ class HadamardLowering:
         A baby step is cheaper than a giant one, but each has a key of its own.
         """
         square_root = 1 << math.ceil(math.log2(shape.width) / 2)
-        return [{"baby_steps": steps} for steps in (square_root, 2 * square_root) if steps <= shape.width]
+        most = min(shape.width, MOST_BABY_STEPS)
+        return [{"baby_steps": steps} for steps in sorted({min(square_root, most), min(2 * square_root, most)})]
 
     def __init__(self, network: Network, parameters: Parameters, bucket: int, baby_steps: int) -> None:
         self.network = network

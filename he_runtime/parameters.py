@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from he_runtime.errors import ParameterError
-from he_runtime.primes import primes_below, primes_nearest
+from he_runtime.primes import is_prime, primes_below, primes_nearest
 
 # log2 of the largest QP for 128 bits, classical, uniform ternary secret: Bossuat et al. 2024, ePrint 2024/463, table 5.2.
 # SEAL's own table is looser (881 at 32768) and ends at 32768; it is never what decides here.
@@ -47,8 +47,13 @@ class Parameters:
         if degree & (degree - 1) or degree < 16:
             raise ParameterError(f"ring degree {degree} is not a power of two of at least 16")
         every = self.all_primes
-        if len(set(every)) != len(every) or any((p - 1) % (2 * degree) or p >> 46 for p in every):
-            raise ParameterError(f"the primes must be distinct, below 2**46 and 1 modulo {2 * degree}")
+        if len(set(every)) != len(every) or any((p - 1) % (2 * degree) or p >> 46 or not is_prime(p) for p in every):
+            raise ParameterError(f"the moduli must be distinct primes, below 2**46 and 1 modulo {2 * degree}")
+        if not 1 <= self.scale_bits <= LARGEST_PRIME_BITS or self.digit_size < 1 or not self.primes:
+            raise ParameterError(
+                f"a scale of {self.scale_bits} bits, digits of {self.digit_size} primes, {len(self.primes)} primes: "
+                f"expected a scale of 1 to {LARGEST_PRIME_BITS} bits, and at least one prime in a digit and in the chain"
+            )
         if not self.insecure_test:
             bound = MAXIMUM_MODULUS_BITS_128.get(degree)
             if bound is None:
@@ -165,7 +170,10 @@ class ChainShape:
         return (small + 1,) * larger + (small,) * (count - larger)
 
     def modulus_bits(self, levels: int) -> int:
-        """log2(QP), rounded up, with so many levels."""
+        """log2(QP) with so many levels, to a thousandth: scale primes lie on both sides of their power of two.
+
+        `Parameters` checks the primes themselves.
+        """
         return self.first_prime_bits + levels * self.scale_bits + sum(self.special_prime_bits)
 
     def key_rows(self, levels: int) -> int:

@@ -333,11 +333,14 @@ def plan_weights(
         raise (PlanError if degrees else ParameterError)(f"no plan fits: {reasons}")
     chosen, programs = min(built, key=lambda pair: pair[0].price)
     parameters = programs[buckets[0]].parameters
-    digest = hashlib.sha256(f"thex-program-1\n{model_digest}\n{parameters.digest}\n".encode())
+    digest = hashlib.sha256(f"thex-program-2\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):
         digest.update(json.dumps([bucket, sorted(program.keys.items()), len(program.operations)]).encode())
         for operation in program.operations:
-            digest.update(repr((operation.kind, operation.inputs, operation.outputs, operation.steps)).encode())
+            digest.update(repr({**vars(operation), "stage": ""}).encode())
+        digest.update(repr([(value.level, value.scale) for value in program.inputs.values()]).encode())
+        for constant in program.constants:
+            digest.update(repr((constant.level, constant.scale, constant.values.shape)).encode())
     outputs = len(weights.classifier_bias)
     return Plan(
         parameters,

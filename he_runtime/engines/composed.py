@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from he_runtime.engines.interface import Engine
+from he_runtime.engines.interface import MOST_BABY_STEPS, Engine
 from he_runtime.errors import PlanError
 
 Table = list[list[Any | None]]
@@ -27,6 +27,15 @@ def multiply(engine: Engine[Any, Any], left: Sequence[Any], right: Sequence[Any]
     return engine.rescale(engine.product_sum(left, right))
 
 
+def check_steps(level: int, baby_steps: Sequence[int]) -> None:
+    """PlanError where no engine computes such linear transforms."""
+    if level < 1 or not 2 <= len(baby_steps) <= MOST_BABY_STEPS or baby_steps[0]:
+        raise PlanError(
+            f"linear transforms need a level and 2 to {MOST_BABY_STEPS} baby steps, the first of them 0, "
+            f"not {list(baby_steps)} at level {level}"
+        )
+
+
 def linear_transforms(
     engine: Engine[Any, Any],
     ciphertexts: Sequence[Any],
@@ -35,6 +44,7 @@ def linear_transforms(
     giant_step: int,
 ) -> list[Any]:
     """What `Engine.linear_transforms` says, giant steps in Horner's way."""
+    check_steps(engine.level(ciphertexts[0]), baby_steps)
     rotated = [engine.rotate(ciphertext, baby_steps) for ciphertext in ciphertexts]
     return [engine.rescale(_sum(engine, rotated, inputs, giant_step)) for inputs in tables]
 

@@ -58,7 +58,8 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         """Matrices of the same inputs by baby and giant steps (Halevi and Shoup 2014), rescaled: one level less.
 
         Output o is the sum over ciphertexts c, g and b of the rotation by g·giant_step of (c rotated by baby_steps[b]) times
-        tables[o][c][g, b]. The first baby step is 0; ciphertexts are of one level, every product of the same scale.
+        tables[o][c][g, b]. There are 2 to MOST_BABY_STEPS baby steps,
+        the first of them 0; ciphertexts are of one level, at least 1, every product of the same scale.
         """
         ...
 
@@ -101,6 +102,9 @@ class Engine(Protocol[Ciphertext, Plaintext]):
         """Sum of a ciphertext and a plaintext of the same level and scale."""
         ...
 
+
+MOST_BABY_STEPS = 32
+"""So many products are summed before a reduction: what `kernels.weighing` allows."""
 
 # Scales that differ by less than this add with an error far below the noise: 2**-36 of the value.
 SCALE_TOLERANCE = 2.0**-36

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from he_runtime.engines import composed
 from he_runtime.engines.interface import scales_agree
 from he_runtime.engines.key_switcher import KeySwitcher
 from he_runtime.engines.linear_transforms import RotationKey, linear_transforms
@@ -164,6 +165,8 @@ class NumbaEngine:
         """Encode the slots [sums, steps, period] of one input and output of `linear_transforms`, modulo QP."""
         rows = self._switcher.level_tables(level).rows
         sums, steps, period = values.shape
+        if period == 1 and np.iscomplexobj(values):
+            raise PlanError("a table of one complex slot: no polynomial in X^(N/2) is i in every slot; repeat it twice")
         words = np.zeros((len(rows), sums, 2 * period, steps))
 
         def encode(first: int, last: int) -> None:
@@ -216,10 +219,13 @@ class NumbaEngine:
             for ciphertext, table in zip(ciphertexts, inputs, strict=True):
                 self._same(level, ciphertext.level, scale, ciphertext.scale * table.scale)
                 self._same(level, table.level, scale, scale)
-        if level < 1 or baby_steps[0] or len(baby_steps) < 2:
-            raise PlanError(
-                f"linear transforms need a level, step 0 and at least one step more, not steps {baby_steps} at level {level}"
-            )
+        composed.check_steps(level, baby_steps)
+        rows = len(self._switcher.level_tables(level).rows)
+        for inputs in tables:
+            for table in inputs:
+                shape = (rows, inputs[0].words.shape[1], table.words.shape[2], len(baby_steps))
+                if table.words.shape != shape:
+                    raise PlanError(f"a table of shape {table.words.shape} where {shape} was expected")
         babies = [self._rotation_key(step, level) for step in baby_steps[1:]]
         steps = tuple(baby_steps[1:])
         if steps not in self._stacks:

@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,9 @@ class RowThreads:
         try:
             task(0, bounds[1])
         finally:
-            for other in others:
-                other.result()
+            wait(others)  # all of them, even if one failed: they write to memory that the caller will use again
+        for other in others:
+            other.result()
 
 
 class Scratch:

@@ -18,14 +18,15 @@ KERNEL = {"error_model": "numpy", "nogil": True, "boundscheck": False, "cache": 
 INLINE = {"error_model": "numpy", "inline": "always"}
 
 ANCHOR_MARGIN_BITS = 9
-"""A settled sum may hold any products a·w, |w| <= p/2, whose |a| together are at most 2^9 p."""
+"""A settled sum may hold up to 64 products a·w, |w| <= p/2, whose |a| together are at most 2^9 p."""
 
 
 def anchor_of(prime: int) -> float:
     """Where `accumulate` starts a sum: 1.5·2^k, so that the sum stays between 2^k and 2^(k+1), where floats are 2^(k-52) apart.
 
     With p below 2^b and k = 2b + 9, the sum of |a·w| <= 2^9·p·p/2 stays below 2^(k-1); the low parts, each at most 2^(k-53), are
-    exact in sum for 64 products: 2^(6 + 2·45 + 9 - 53) = 2^52 at the largest b, 45.
+    exact in sum for 64 products: 2^(6 + 2·45 + 9 - 53) = 2^52 at the largest b, 45. A sum that goes on from a settled one counts
+    that one's size too, so results that are summed again are reduced first.
     """
     return float(1.5 * 2.0 ** (2 * prime.bit_length() + ANCHOR_MARGIN_BITS))
 

@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, accumulate, settle
+from he_runtime.kernels.arithmetic import KERNEL, accumulate, reduce, settle
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ def _make_weigh_vectors(count: int) -> Callable[..., None]:
         inverse_p: Any,  # noqa: ARG001
         anchor: Any,  # noqa: ARG001
     ) -> Any:
-        """out[out_start + i] += sum over b < terms of x[x_start + b·x_step + i]·words[words_start + b], settled: i < 8·count.
+        """out[out_start + i] += sum over b < terms of x[x_start + b·x_step + i]·words[words_start + b], reduced: i < 8·count.
 
         All arrays are contiguous float64 of one dimension. The sums are those of `accumulate` and `settle`.
         """
@@ -98,7 +98,9 @@ def _generate(count: int) -> Callable[..., Any]:
             quotient = builder.call(nearest, [builder.fmul(whole, inverse_modulus)])
             reduced = builder.call(fma, [builder.fneg(quotient), modulus, whole])
             settled = builder.fadd(reduced, builder.load(low[k]))
-            builder.store(settled, place(sums, out_start, k), align=8)
+            quotient = builder.call(nearest, [builder.fmul(settled, inverse_modulus)])
+            reduced = builder.call(fma, [builder.fneg(quotient), modulus, settled])
+            builder.store(reduced, place(sums, out_start, k), align=8)
         return context.get_dummy_value()
 
     return generate
@@ -120,8 +122,9 @@ def weigh(
     inverse_p: float,
     anchor: float,
 ) -> None:
-    """out[i] += sum over b of x[b·x_step + i]·words[first_word + i // run, b], settled.
+    """out[i] += sum over b of x[b·x_step + i]·words[first_word + i // run, b], reduced: |out| at most p/2.
 
+    At most 32 terms of |x| up to 10p and |words| up to p/2, which keeps within `anchor_of` (MOST_BABY_STEPS of the engines).
     x: rows of at least len(out) entries, x_step apart; words [M, terms]; run: a power of two that divides len(out).
     """
     terms = words.shape[1]
@@ -134,7 +137,7 @@ def weigh(
                 high, low = anchor, out[i]
                 for b in range(terms):
                     high, low = accumulate(high, low, x[b * x_step + i], weights[first + b])
-                out[i] = settle(high, low, anchor, p, inverse_p)
+                out[i] = reduce(settle(high, low, anchor, p, inverse_p), p, inverse_p)
             continue
         i = begin
         while end - i >= 4 * LANES:

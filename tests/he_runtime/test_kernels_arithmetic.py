@@ -8,6 +8,7 @@ from numba import njit
 
 from he_runtime.kernels.arithmetic import ANCHOR_MARGIN_BITS, accumulate, anchor_of, settle
 from he_runtime.kernels.tiles import transpose_tile
+from he_runtime.kernels.weighing import weigh
 from he_runtime.primes import primes_below
 
 PRIMES = [primes_below(bits, 65536, 1)[0] for bits in (36, 37, 43, 45)]
@@ -61,3 +62,20 @@ def test_a_tile_is_transposed_and_nothing_else_is_touched(
         for k in range(8):
             expected[target_start + i * target_step + k] = source[start + k * step + i]
     np.testing.assert_array_equal(target, expected)
+
+
+@pytest.mark.parametrize("run", [2, 8, 32, 64])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("p", PRIMES)
+def test_weighted_sums_of_several_inputs_stay_exact_and_reduced(p: int, sign: int, run: int) -> None:
+    """The most baby steps that engines take, values at their bound, one input after another into the same sums."""
+    terms, length = 32, 64
+    x = np.full((terms, length), 10.0 * p) - np.arange(length) - np.arange(terms)[:, None]
+    words = sign * (p // 2 - np.arange(length // run * terms, dtype=np.float64).reshape(-1, terms))
+    out = np.zeros(length)
+    for inputs in range(1, 5):
+        weigh(x.reshape(-1), length, words, 0, run, out, float(p), 1.0 / p, anchor_of(p))
+        assert np.abs(out).max() <= p / 2
+        for i in range(length):
+            total = sum(int(x[b, i]) * int(words[i // run, b]) for b in range(terms))
+            assert int(out[i]) % p == inputs * total % p

@@ -277,6 +277,10 @@ def test_missing_and_short_keys_are_named(setting: Setting) -> None:
         setting.engine.without_keys().product_sum([ciphertext], [ciphertext])
 
 
+def transform(engine: NumbaEngine, a: NumbaCiphertext, values: np.ndarray, steps: tuple[int, ...]) -> object:
+    return engine.linear_transforms([a], [[engine.encode_table(values, a.level, SCALE)]], steps, 3)
+
+
 @pytest.mark.parametrize(
     "operation",
     [
@@ -292,6 +296,13 @@ def test_missing_and_short_keys_are_named(setting: Setting) -> None:
         lambda engine, _a, _low: engine.encode(np.array([np.nan]), LEVEL, SCALE),
         lambda engine, _a, _low: engine.encode(np.array([2.0**20]), LEVEL, SCALE),
         lambda engine, _a, _low: engine.load_key(3, LEVEL, []),
+        lambda engine, _a, _low: engine.load_key(3, LEVEL + 1, []),
+        lambda engine, _a, _low: engine.encode_table(np.full((1, 2, 1), 1j), LEVEL, SCALE),
+        lambda engine, a, _low: transform(engine, a, np.ones((1, 3, 4)), (0, 1)),
+        lambda engine, a, _low: transform(engine, a, np.ones((1, 2, 4)), (1, 2)),
+        lambda engine, a, _low: transform(engine, a, np.ones((1, 1, 4)), (0,)),
+        lambda engine, a, _low: transform(engine, a, np.ones((1, 33, 4)), (0,) * 33),
+        lambda engine, _a, low: transform(engine, engine.drop(low, 0), np.ones((1, 2, 4)), (0, 1)),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -104,3 +104,19 @@ def test_special_primes_are_as_large_as_the_digits_need_and_no_larger(shape: Cha
     largest = max(math.log2(math.prod(digit)) for digit in parameters.digits(9))
     special = math.log2(math.prod(parameters.special_primes))
     assert largest + KEY_SWITCH_MARGIN_BITS - 0.5 <= special <= largest + KEY_SWITCH_MARGIN_BITS + 0.5
+
+
+def test_moduli_that_are_no_primes_and_sizes_that_make_no_sense_are_refused() -> None:
+    good = make_parameters(8192, 2).to_json()
+    primes = good["primes"]
+    composite = next(n for n in range(2**36 + 1, 2**37, 2 * 8192) if not is_prime(n))
+    for change in (
+        {"primes": [primes[0], composite, *primes[2:]]},
+        {"primes": [1, *primes[1:]]},
+        {"primes": []},
+        {"scale_bits": 5000},
+        {"scale_bits": 0},
+        {"digit_size": 0},
+    ):
+        with pytest.raises(ParameterError):
+            Parameters.from_json({**good, **change})
