@@ -127,41 +127,32 @@ class KeySwitcher:
         self.rows.each(len(divide.scale), keep)
         return out
 
-    def divide(self, parts: tuple[Array, ...], divide: DivisionTables | None) -> Array:
-        """Each part [rows, N] divided by the dropped primes: [parts, kept rows, N]. PlanError where none is left to drop."""
+    def divide(self, parts: tuple[Array, Array], divide: DivisionTables | None) -> Array:
+        """Each part [rows, N] divided by the dropped primes: [2, kept rows, N]. PlanError where none is left to drop."""
         divide = _possible(divide)
+        n, kept = self.parameters.ring_degree, len(divide.scale)
         roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
-        result = np.empty((len(parts), len(divide.scale), self.parameters.ring_degree))
+        result = np.empty((2, kept, n))
         dropped = self._dropped(parts, divide)
         if len(divide.sources) == 1:
+            only, down = dropped.reshape(2, n), divide.down[:, 0].copy()
 
             def rescale(first: int, last: int) -> None:
-                row, down = self.scratch.array("row", (self.parameters.ring_degree,)), divide.down[:, 0].copy()
-                for half, part in enumerate(parts):
-                    division.rescaled_rows(
-                        part, dropped[half, 0], down, divide.scale, first, last, roots, tails, primes, row, result[half]
-                    )
+                row = self.scratch.array("row", (n,))
+                division.rescaled_rows(
+                    parts, only, down, divide.scale, first, last, roots, tails, primes, row, result
+                )  # fmt: skip
 
-            self.rows.each(len(divide.scale), rescale)
+            self.rows.each(kept, rescale)
             return result
         remainders, quotients = self._remainders(dropped, divide)
 
         def keep(first: int, last: int) -> None:
-            for half, part in enumerate(parts):
-                division.divided_rows(
-                    part,
-                    remainders[half],
-                    quotients[half],
-                    divide.scale,
-                    first,
-                    last,
-                    roots,
-                    tails,
-                    primes,
-                    result[half],
-                )
+            division.divided_rows(
+                parts, remainders, quotients, divide.scale, first, last, roots, tails, primes, result
+            )  # fmt: skip
 
-        self.rows.each(len(divide.scale), keep)
+        self.rows.each(kept, keep)
         return result
 
     def _dropped(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
@@ -188,7 +179,7 @@ class KeySwitcher:
         self.rows.each(len(parts) * len(divide.sources), drop)
         return dropped
 
-    def _remainders(self, dropped: Array, divide: DivisionTables) -> tuple[Array, tuple[Array, ...]]:
+    def _remainders(self, dropped: Array, divide: DivisionTables) -> tuple[Array, Array]:
         """What `division.divide_row` adds: [parts, kept rows, N] to be transformed, and the quotients."""
         n = self.parameters.ring_degree
         remainders = self.scratch.array("remainders", (len(dropped), len(divide.scale), n))
@@ -196,7 +187,7 @@ class KeySwitcher:
         for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
             self._convert(part, divide.down, self.level_tables(len(divide.scale) - 1).rows, remainder)
             division.quotients(part, divide.tables, self.transforms.primes, out)
-        return remainders, tuple(quotient)
+        return remainders, quotient
 
     def _convert(
         self, sources: Array, weights: Array, tables: NDArray[np.int64], out: Array, skip: tuple[int, int] = (0, 0)

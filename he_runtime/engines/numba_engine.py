@@ -253,16 +253,16 @@ class NumbaEngine:
         singles = [term for group in groups for term in group[len(group) // 8 * 8 :]]
         total, primes = np.empty(first.residues.shape), self._tables.primes
 
-        def multiply(part: int, begin: int, end: int) -> None:
-            out = total[part]
-            products.plain_product(alone[part], alone_words, out, begin, end, primes)
-            for eight in eights:
-                parts, words = tuple(x[part] for x, _ in eight), tuple(w for _, w in eight)
-                products.add_eight_plain_products(parts, words, out, begin, end, primes)
-            for residues, word in singles:
-                products.add_plain_product(residues[part], word, out, begin, end, primes)
+        def multiply(begin: int, end: int) -> None:
+            products.plain_product((alone[0], alone[1]), alone_words, total, begin, end, primes)
+            for part in range(2):
+                for eight in eights:
+                    parts, words = tuple(x[part] for x, _ in eight), tuple(w for _, w in eight)
+                    products.add_eight_plain_products(parts, words, total[part], begin, end, primes)
+                for residues, word in singles:
+                    products.add_plain_product(residues[part], word, total[part], begin, end, primes)
 
-        self._each_part(first.level + 1, multiply)
+        self._rows.each(first.level + 1, multiply)
         return NumbaCiphertext(total, first.scale * weight.scale)
 
     def product_sum(self, left: Sequence[NumbaCiphertext], right: Sequence[NumbaCiphertext]) -> NumbaCiphertext:

@@ -14,7 +14,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, multiply_constant, reduce, rint, settle
-from he_runtime.kernels.transform import forward, inverse
+from he_runtime.kernels.transform import forward, forward_multiple, inverse
 
 Array = NDArray[np.float64]
 
@@ -162,9 +162,9 @@ def divide_row(
 
 @njit(**KERNEL)
 def divided_rows(
-    part: Array,
+    parts: tuple[Array, Array],
     remainders: Array,
-    quotient: Array,
+    quotients: Array,
     scale: Array,
     first: int,
     last: int,
@@ -173,22 +173,24 @@ def divided_rows(
     primes: Array,
     out: Array,
 ) -> None:
-    """out[t] = row t of `part` [rows, N] divided by the dropped primes, for t from first to last. Overwrites remainders.
+    """out[h, t] = row t of parts[h] [rows, N] divided by the dropped primes, for t from first to last. Overwrites remainders.
 
-    As `divide_row`, which works in place: the same loop over two arrays that may be one would not become vector code.
+    As `divide_row`, which works in place: the same loop over two arrays that may be one would not become vector code. Both parts
+    of a row in turn, while the prime's tables lie in the second cache.
     """
     for t in range(first, last):
-        p, inverse_p, x, o, remainder = primes[t, 0], primes[t, 1], part[t], out[t], remainders[t]
-        _transformed_remainder(remainder, quotient, roots[t, 0], tails[t, 0], p, inverse_p)
-        w = scale[t]
+        p, inverse_p, w = primes[t, 0], primes[t, 1], scale[t]
         ratio = w * inverse_p
-        for i in range(o.shape[0]):
-            o[i] = reduce(remainder[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)
+        for half in range(2):
+            x, o, remainder = parts[half][t], out[half, t], remainders[half, t]
+            _transformed_remainder(remainder, quotients[half], roots[t, 0], tails[t, 0], p, inverse_p)
+            for i in range(o.shape[0]):
+                o[i] = reduce(remainder[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)
 
 
 @njit(**KERNEL)
 def rescaled_rows(
-    part: Array,
+    parts: tuple[Array, Array],
     dropped: Array,
     down: Array,
     scale: Array,
@@ -202,14 +204,13 @@ def rescaled_rows(
 ) -> None:
     """As `divided_rows` where one prime is dropped: its row fits the second cache, so no remainders need to be kept.
 
-    dropped [N]: x_d, centred, so that the quotient is zero; down [rows]: -1/d modulo each prime. Scratch: row [N].
+    dropped [2, N]: x_d, centred, so that the quotient is zero; down [rows]: -1/d modulo each prime. Scratch: row [N].
     """
     for t in range(first, last):
-        p, inverse_p, x, o = primes[t, 0], primes[t, 1], part[t], out[t]
-        minus, w = down[t], scale[t]
-        minus_ratio, ratio = minus * inverse_p, w * inverse_p
-        for i in range(row.shape[0]):
-            row[i] = multiply_constant(dropped[i], minus, minus_ratio, p)
-        forward(row, roots[t, 0], tails[t, 0], p, inverse_p)
-        for i in range(o.shape[0]):
-            o[i] = reduce(row[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)
+        p, inverse_p, minus, w = primes[t, 0], primes[t, 1], down[t], scale[t]
+        ratio = w * inverse_p
+        for half in range(2):
+            x, o = parts[half][t], out[half, t]
+            forward_multiple(dropped[half], minus, row, roots[t, 0], tails[t, 0], p, inverse_p)
+            for i in range(o.shape[0]):
+                o[i] = reduce(row[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)

@@ -227,14 +227,14 @@ def switched_rows(
     tails: Array,
     primes: Array,
     remainders: Array,
-    quotients: tuple[Array, Array],
+    quotients: Array,
     scale: Array,
     total: Array,
     out: Array,
 ) -> None:
     """out[h, t] = permuted((addend_h + sum of digits·key_h) divided by the dropped primes), t from first to last.
 
-    remainders [2, rows, N], quotients [2][N], scale [rows]: see `division.divide_row`. Scratch: total [2, N].
+    remainders [2, rows, N], quotients [2, N], scale [rows]: see `division.divide_row`. Scratch: total [2, N].
     """
     for t in range(first, last):
         p, inverse_p, anchor = primes[t, 0], primes[t, 1], primes[t, 2]

@@ -83,25 +83,25 @@ def add_eight_plain_products(
 
 
 @njit(**KERNEL)
-def plain_product(a: Array, w: Array, out: Array, first: int, last: int, primes: Array) -> None:
-    """out = a·w, as `add_plain_product`, not fully reduced."""
+def plain_product(a: tuple[Array, Array], w: Array, out: Array, first: int, last: int, primes: Array) -> None:
+    """out[h] = a[h]·w, as `add_plain_product`, not fully reduced; both parts of a row in turn, so that w is read once."""
     words = w.shape[1]
-    run = out.shape[1] // words
+    run = out.shape[2] // words
     for t in range(first, last):
-        p, inverse_p = primes[t, 0], primes[t, 1]
-        weights = w[t]
-        if run == 1:
-            x, o = a[t], out[t]
-            for i in range(words):
-                v = weights[i]
-                o[i] = multiply_constant(x[i], v, v * inverse_p, p)
-        else:
-            for m in range(words):
-                v = weights[m]
-                ratio = v * inverse_p
-                x, o = a[t, m * run : (m + 1) * run], out[t, m * run : (m + 1) * run]
-                for i in range(run):
-                    o[i] = multiply_constant(x[i], v, ratio, p)
+        p, inverse_p, weights = primes[t, 0], primes[t, 1], w[t]
+        for half in range(2):
+            x, o = a[half][t], out[half, t]
+            if run == 1:
+                for i in range(words):
+                    v = weights[i]
+                    o[i] = multiply_constant(x[i], v, v * inverse_p, p)
+            else:
+                for m in range(words):
+                    v = weights[m]
+                    ratio = v * inverse_p
+                    y, z = x[m * run : (m + 1) * run], o[m * run : (m + 1) * run]
+                    for i in range(run):
+                        z[i] = multiply_constant(y[i], v, ratio, p)
 
 
 @njit(**KERNEL)

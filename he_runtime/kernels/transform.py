@@ -133,6 +133,52 @@ def forward(x: Array, roots: Array, tails: Array, p: float, inverse_p: float) ->
             b[j] = a[j] - t
             a[j] += t
         groups, half = 2, half >> 1
+    _forward_stages(x, roots, tails, groups, half, p, inverse_p)
+
+
+@njit(**KERNEL)
+def forward_multiple(
+    source: Array, factor: float, x: Array, roots: Array, tails: Array, p: float, inverse_p: float
+) -> None:
+    """x = transform of factor·source, for the full ring [N]; source stays. The factor costs a pass over x less than a product."""
+    n = x.shape[0]
+    ratio = factor * inverse_p
+    if n != 2 * roots.shape[0] or _is_odd_power(n >> 3):
+        for i in range(n):
+            x[i] = multiply_constant(source[i], factor, ratio, p)
+        forward(x, roots, tails, p, inverse_p)
+        return
+    w1 = reduce(multiply(roots[1], factor, p, inverse_p), p, inverse_p)
+    w2, w3 = roots[2], roots[3]
+    r1, r2, r3 = w1 * inverse_p, w2 * inverse_p, w3 * inverse_p
+    quarter = n >> 2
+    s0, s1, s2, s3 = (
+        source[:quarter],
+        source[quarter : 2 * quarter],
+        source[2 * quarter : 3 * quarter],
+        source[3 * quarter :],
+    )
+    a, b, c, d = x[:quarter], x[quarter : 2 * quarter], x[2 * quarter : 3 * quarter], x[3 * quarter :]
+    for j in range(quarter):
+        a0 = multiply_constant(s0[j], factor, ratio, p)
+        a1 = multiply_constant(s1[j], factor, ratio, p)
+        t2 = multiply_constant(s2[j], w1, r1, p)
+        t3 = multiply_constant(s3[j], w1, r1, p)
+        b0 = a0 + t2
+        b2 = a0 - t2
+        b1 = multiply_constant(a1 + t3, w2, r2, p)
+        b3 = multiply_constant(a1 - t3, w3, r3, p)
+        a[j] = b0 + b1
+        b[j] = b0 - b1
+        c[j] = b2 + b3
+        d[j] = b2 - b3
+    _forward_stages(x, roots, tails, 4, n >> 3, p, inverse_p)
+
+
+@njit(**KERNEL)
+def _forward_stages(x: Array, roots: Array, tails: Array, groups: int, half: int, p: float, inverse_p: float) -> None:
+    """The stages of `forward` from `groups` groups of 2·half entries on."""
+    tiled = x.shape[0] == 2 * roots.shape[0]
     last = 8 if tiled else 2
     while half >= last:
         _forward_pair(x, roots, groups, half >> 1, p, inverse_p)

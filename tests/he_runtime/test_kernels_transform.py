@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
 from he_runtime.kernels.seeds import expand_uniform
-from he_runtime.kernels.transform import TransformTables, automorphism, make_tables, smallest_root
+from he_runtime.kernels.transform import TransformTables, automorphism, forward_multiple, make_tables, smallest_root
 from he_runtime.primes import primes_below, primes_nearest
 
 DEGREE = 64
@@ -73,6 +73,18 @@ def test_pointwise_products_are_negacyclic_products(left: list[int], right: list
     a, b = (transform([v % p for v in side], row) for side in (left, right))
     pointwise = [int(x) * int(y) % p for x, y in zip(a, b, strict=True)]
     assert pointwise == [int(v) % p for v in transform(product, row)]
+
+
+@pytest.mark.parametrize("degree", [64, 512, 1024, 2048, 4096])
+def test_a_multiple_is_transformed_as_if_it_had_been_made_first(degree: int) -> None:
+    (p,) = primes_below(45, degree, 1)
+    tables = make_tables((p,), degree)
+    source = np.random.default_rng(degree).integers(-(p // 2), p // 2, degree).astype(np.float64)
+    factor, before, x = p // 3, source.copy(), np.empty(degree)
+    forward_multiple(source, float(factor), x, tables.roots[0, 0], tables.tails[0, 0], float(p), 1.0 / p)
+    expected = transform([int(v) * factor % p for v in source], 0, tables)
+    assert [int(v) % p for v in x] == [int(v) % p for v in expected]
+    assert np.array_equal(source, before)
 
 
 def test_extreme_residues_stay_exact() -> None:
