@@ -1,52 +1,82 @@
-"""Replacements by name, so that a configuration file can choose them."""
+"""Replacements by operation and name, so that a configuration file can choose them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
-from torch import nn
+from approx.activation import (
+    ExactGelu,
+    LeastSquaresActivation,
+    MinimaxActivation,
+    QuadraticActivation,
+    QuarticActivation,
+    Relu,
+)
+from approx.exponential_softmax import ExponentialSoftmax, NewtonSoftmax
+from approx.norm import AffineNorm, CentredAffineNorm, ConstantVarianceNorm, ExactNorm
+from approx.pooler import LinearPooler, OddPooler, QuinticPooler, TanhPooler
+from approx.power_softmax import ConstantPowerSoftmax, PowerSoftmax
+from approx.replacement import Replacement, Shape
+from approx.softmax import ExactSoftmax, LinearSoftmax, QuadraticSoftmax, TheXCubicSoftmax, TheXSoftmax
 
-from approx.activation import ExactGelu, QuadraticActivation, Relu
-from approx.norm import AffineNorm, CentredAffineNorm, ExactNorm
-from approx.pooler import LinearPooler, TanhPooler
-from approx.softmax import ExactSoftmax, LinearSoftmax, QuadraticSoftmax, TheXSoftmax
+__all__ = ["ACTIVATION", "NORM", "OPERATIONS", "POOLER", "SOFTMAX", "Shape", "build", "find", "names"]
 
-SOFTMAX: dict[str, type[nn.Module]] = {
+SOFTMAX: dict[str, type[Replacement]] = {
     "exact": ExactSoftmax,
     "quadratic": QuadraticSoftmax,
     "linear": LinearSoftmax,
-    "thex": TheXSoftmax,
+    "power_length": PowerSoftmax,
+    "power_constant": ConstantPowerSoftmax,
+    "exp_chebyshev": ExponentialSoftmax,
+    "exp_newton": NewtonSoftmax,
+    "thex_formula": TheXSoftmax,
+    "thex_code": TheXCubicSoftmax,
 }
-ACTIVATION: dict[str, type[nn.Module]] = {"exact": ExactGelu, "relu": Relu, "quadratic": QuadraticActivation}
-NORM: dict[str, type[nn.Module]] = {"exact": ExactNorm, "affine": AffineNorm, "affine_centred": CentredAffineNorm}
-POOLER: dict[str, type[nn.Module]] = {"exact": TanhPooler, "linear": LinearPooler}
+ACTIVATION: dict[str, type[Replacement]] = {
+    "exact": ExactGelu,
+    "relu": Relu,
+    "quadratic": QuadraticActivation,
+    "quartic": QuarticActivation,
+    "minimax": MinimaxActivation,
+    "least_squares": LeastSquaresActivation,
+}
+NORM: dict[str, type[Replacement]] = {
+    "exact": ExactNorm,
+    "affine": AffineNorm,
+    "affine_centred": CentredAffineNorm,
+    "constant_variance": ConstantVarianceNorm,
+}
+POOLER: dict[str, type[Replacement]] = {
+    "exact": TanhPooler,
+    "linear": LinearPooler,
+    "cubic": OddPooler,
+    "quintic": QuinticPooler,
+}
+OPERATIONS: Mapping[str, Mapping[str, type[Replacement]]] = {
+    "softmax": SOFTMAX,
+    "activation": ACTIVATION,
+    "norm": NORM,
+    "pooler": POOLER,
+}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What a replacement may need to know of the layer it serves."""
+def find(operation: str, name: str) -> type[Replacement]:
+    """The replacement of that operation and name; ValueError names those there are."""
+    if operation not in OPERATIONS:
+        raise ValueError(f"unknown operation {operation!r}: expected one of {', '.join(OPERATIONS)}")
+    table = OPERATIONS[operation]
+    if name not in table:
+        raise ValueError(f"unknown {operation} {name!r}: expected one of {', '.join(table)}")
+    return table[name]
 
-    hidden: int
-    heads: int
-    intermediate: int
-    norm_epsilon: float
+
+def names() -> Iterator[tuple[str, str]]:
+    """Every (operation, name), in the order of the tables."""
+    for operation, table in OPERATIONS.items():
+        for name in table:
+            yield operation, name
 
 
-def build(operation: str, name: str, shape: Shape) -> nn.Module:
-    """A fresh module for operation ("softmax", "activation", "norm", "pooler") and name; ValueError if unknown."""
-    tables = {"softmax": SOFTMAX, "activation": ACTIVATION, "norm": NORM, "pooler": POOLER}
-    if operation not in tables:
-        raise ValueError(f"unknown operation {operation!r}: expected one of {', '.join(tables)}")
-    if name not in tables[operation]:
-        raise ValueError(f"unknown {operation} {name!r}: expected one of {', '.join(tables[operation])}")
-    chosen = tables[operation][name]
-    arguments: tuple[float, ...] = ()
-    if chosen is ExactNorm:
-        arguments = (shape.hidden, shape.norm_epsilon)
-    elif operation == "norm":
-        arguments = (shape.hidden,)
-    elif operation == "softmax" and name != "exact":
-        arguments = (shape.heads,)
-    elif chosen is QuadraticActivation:
-        arguments = (shape.intermediate,)
-    return chosen(*arguments)
+def build(operation: str, name: str, shape: Shape) -> Replacement:
+    """A fresh module; ValueError, naming those there are, for an unknown operation or name."""
+    return find(operation, name).for_shape(shape)

@@ -119,7 +119,7 @@ NON_INTERACTIVE = Recipe(
 THE_X = Recipe(
     name="the-x",
     finetune=FINETUNE,
-    replacements=Replacements(softmax="thex", activation="relu", norm="affine", pooler="linear"),
+    replacements=Replacements(softmax="thex_code", activation="relu", norm="affine", pooler="linear"),
     stages=(
         Stage(name="activation", replaces=("activation",), texts=11_000, most_epochs=2, ramp=0, label=1.0),
         Stage(name="softmax", replaces=("softmax",), texts=15_000, most_epochs=3, ramp=0, label=1.0, score=0.3),
