@@ -46,8 +46,7 @@ SCORE_DOMAIN = (-4.0, 4.0)
 PREACTIVATION_DOMAIN = (-6.0, 6.0)
 """Where the activation's inputs lie: calibrated models reach 5.4."""
 DEVIATION_DOMAIN = (0.8, 1.25)
-"""A row's standard deviation over the calibrated one; its mean lies within MEAN_BOUND calibrated deviations."""
-MEAN_BOUND = 0.1
+"""A row's standard deviation over the calibrated one; its mean lies within a tenth of the calibrated deviation."""
 POOLED_DOMAIN = (-3.0, 3.0)
 """Where the pooler's inputs lie; tanh(3) is 0.995."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -62,16 +64,28 @@ def learn_reciprocal(network: nn.Sequential, steps: int, seed: int) -> Reciproca
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     value = float("nan")
-    for _ in range(steps):
-        sums = sums_at(torch.rand(BATCH, 1, generator=generator))
-        loss = ((network(sums / SUM_UNIT) * sums - 1) ** 2).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        schedule.step()
-        value = float(loss.detach())
+    with _one_thread():
+        for _ in range(steps):
+            sums = sums_at(torch.rand(BATCH, 1, generator=generator))
+            loss = ((network(sums / SUM_UNIT) * sums - 1) ** 2).mean()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+            value = float(loss.detach())
     network.requires_grad_(requires_grad=False)
     # A validation of its own: other sums than training drew, evenly over the domain and both ends.
     sums = sums_at(torch.linspace(0, 1, VALIDATION_SUMS)[:, None])
     error = (network(sums / SUM_UNIT) * sums - 1).abs()
     return ReciprocalFit(steps, seed, (LOWEST_SUM, HIGHEST_SUM), value, float(error.mean()), float(error.max()))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices this small are slower on several threads, and very much slower where other programs want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from approx.activation import (
     ExactGelu,
@@ -70,11 +70,9 @@ def find(operation: str, name: str) -> type[Replacement]:
     return table[name]
 
 
-def names() -> Iterator[tuple[str, str]]:
+def names() -> list[tuple[str, str]]:
     """Every (operation, name), in the order of the tables."""
-    for operation, table in OPERATIONS.items():
-        for name in table:
-            yield operation, name
+    return [(operation, name) for operation, table in OPERATIONS.items() for name in table]
 
 
 def build(operation: str, name: str, shape: Shape) -> Replacement:

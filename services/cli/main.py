@@ -1,8 +1,8 @@
-"""`thex`: train, distil, evaluate, report, explain, certs, serve, keygen, classify, demo, bench."""
+"""`thex`: train, distil, evaluate, report, approximations, explain, certs, serve, keygen, classify, demo, bench."""
 
 import typer
 
-from services.cli import bench, client, demo, evaluate, keys, model, operations, report, server, tokens
+from services.cli import approximations, bench, client, demo, evaluate, keys, model, operations, report, server, tokens
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
 app.command("demo")(demo.demo)
@@ -19,6 +19,7 @@ app.add_typer(tokens.app, name="tokens")
 app.command("distil")(model.distil)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("approximations")(approximations.approximations)
 app.add_typer(bench.app, name="bench")
 
 
