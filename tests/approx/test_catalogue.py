@@ -233,6 +233,29 @@ def test_the_command_prints_the_catalogue_and_writes_its_figures(tmp_path: Path)
     assert "--encoder and --data go together" in alone.output
 
 
+def test_the_documents_tables_are_the_catalogues(entries: dict[tuple[str, str], Entry]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "approximations.md").read_text(encoding="utf-8")
+    sections = dict(zip(("softmax", "activation", "norm", "pooler"), text.split("\n## ")[1:5], strict=True))
+    for operation, section in sections.items():
+        rows = [
+            [cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| ")
+        ]
+        assert [row[0] for row in rows[1:]] == list(OPERATIONS[operation])
+        for name, derivation, degree, depth, encrypted, largest, usual, *_ in rows[1:]:
+            entry = entries[operation, name]
+            facts = entry.facts
+            assert derivation == facts.derivation
+            assert (degree, depth) == tuple(
+                "" if value is None else str(value) for value in (facts.degree, facts.depth)
+            )
+            assert encrypted.startswith(facts.encrypted)
+            # Three digits are printed; T is trained, and trains a little differently on another processor.
+            tolerance = 0.3 if name.startswith("thex") else 1e-2
+            assert (float(largest), float(usual)) == pytest.approx(
+                (entry.errors.largest, entry.errors.usual), rel=tolerance, abs=1e-12
+            )
+
+
 def test_calibration_values_are_what_reaches_each_operation() -> None:
     values = standard_values()
     assert isinstance(values, CalibrationValues)
