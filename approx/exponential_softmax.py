@@ -95,10 +95,14 @@ class ExponentialSoftmax(Softmax):
         to exp on the scores seen (those beyond the domain count as its ends), which moves the lower end further down.
         """
         points = scores.double()
-        means = points.exp() / weights.double()
+        # A weight too small for its dtype tells nothing: its row's other pairs do.
+        means = torch.where(weights > 0, points.exp() / weights.double(), float("nan"))
         inside = points.clamp(*SCORE_DOMAIN)
         ratio = (self.exponential(inside) / inside.exp()).amin(dim=1)
-        lows, highs = (means.amin(dim=1) * ratio / MARGIN).tolist(), (means.amax(dim=1) * MARGIN).tolist()
+        lows, highs = (
+            (means.nan_to_num(torch.inf).amin(dim=1) * ratio / MARGIN).tolist(),
+            (means.nan_to_num(0.0).amax(dim=1) * MARGIN).tolist(),
+        )
         for head, (low, high) in enumerate(zip(lows, highs, strict=True)):
             self.set_interval(head, low, high)
 
