@@ -1,4 +1,4 @@
 """Polynomial and other replacements of what an encrypted transformer cannot compute: softmax, GELU, LayerNorm, tanh.
 
-One file an operation. Importing the package imports no torch; its modules do.
+A file or two an operation; `catalogue` has them all with their errors. Importing the package imports no torch; its modules do.
 """

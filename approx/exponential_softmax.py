@@ -99,11 +99,9 @@ class ExponentialSoftmax(Softmax):
         means = torch.where(weights > 0, points.exp() / weights.double(), float("nan"))
         inside = points.clamp(*SCORE_DOMAIN)
         ratio = (self.exponential(inside) / inside.exp()).amin(dim=1)
-        lows, highs = (
-            (means.nan_to_num(torch.inf).amin(dim=1) * ratio / MARGIN).tolist(),
-            (means.nan_to_num(0.0).amax(dim=1) * MARGIN).tolist(),
-        )
-        for head, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        lows = means.nan_to_num(torch.inf).amin(dim=1) * ratio / MARGIN
+        highs = means.nan_to_num(0.0).amax(dim=1) * MARGIN
+        for head, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
             self.set_interval(head, low, high)
 
 
