@@ -19,7 +19,9 @@ GRID = 4001
 QUADRATURE = 400
 EXCHANGES = 60
 LEVELLED = 1e-9  # the largest error exceeds the levelled one by less than this part of it
-ROUNDING = 1e-13  # errors below this part of the function are float64's
+ROUNDING = (
+    1e-11  # errors below this part of the largest value are float64's: the function's, and those of solving for p
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def minimax(function: Function, domain: tuple[float, float], degree: int, weight
     Remez's exchange: solve for a p whose weighted errors at degree + 2 points are ±E, move the points to the extrema of
     the error, repeat until no error exceeds E. Chebyshev's theorem makes the levelled p the only best one.
     ValueError for an empty interval, a negative degree, a weight that is not positive, a function that is not finite on
-    the interval, or an exchange that does not settle. Good to 1e-9 of the largest error, or 1e-13 of the largest value.
+    the interval, or an exchange that does not settle. Good to 1e-9 of the largest error, or 1e-11 of the largest value.
     """
     _check(domain, degree)
     if not np.isfinite(function(chebyshev_grid(domain, GRID))).all():

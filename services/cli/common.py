@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 SHIPPED_BUNDLE = "sst2-2x128"
+TRAINING_PACKAGES = ("torch", "transformers", "scipy", "sklearn", "matplotlib")
 console = Console()
 if not console.is_terminal:
     console = Console(width=120)  # tables in files and pipes need no wrapping at 80
@@ -46,8 +47,9 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
         except ImportError as error:
             if os.environ.get("THEX_DEBUG"):
                 raise
+            extra = "train" if (error.name or "").split(".")[0] in TRAINING_PACKAGES else "client,server"
             error_console.print(
-                f"[red]error:[/red] {error.name} is missing; install the extra that has it, e.g. 'thex\\[client,server]'"
+                f"[red]error:[/red] {error.name} is missing; install the extra that has it: 'thex\\[{extra}]'"
             )
             raise typer.Exit(1) from None
         except Exception as error:

@@ -8,6 +8,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from approx.calibration_values import CalibrationValues, standard_values
@@ -16,6 +17,7 @@ from approx.measuring import curve, measure
 from approx.plots import plot
 from approx.registry import OPERATIONS, build, find, names
 from approx.replacement import Shape
+from services.cli.common import one_line_errors
 from services.cli.main import app
 from thex.bundle import exportable
 from thex.config import EncoderConfig, Replacements
@@ -261,3 +263,17 @@ def test_calibration_values_are_what_reaches_each_operation() -> None:
     assert isinstance(values, CalibrationValues)
     assert values.mean_bound == pytest.approx(0.1, rel=1e-3)
     assert np.abs(values.deviations - values.residuals.std(axis=1)).max() < 1e-3
+
+
+@pytest.mark.parametrize(("missing", "extra"), [("scipy", "thex[train]"), ("tenseal", "thex[client,server]")])
+def test_a_missing_package_is_named_with_its_extra(
+    missing: str, extra: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
+
+    with pytest.raises(typer.Exit):
+        one_line_errors(command)()
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"{missing} is missing" in printed
+    assert extra in printed

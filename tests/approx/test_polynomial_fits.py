@@ -68,7 +68,7 @@ def test_no_fit_has_a_smaller_largest_error_than_minimax(
     function: object, domain: tuple[float, float], degree: int
 ) -> None:
     best = minimax(function, domain, degree).largest_error(function)
-    rounding = 1e-12 * (np.abs(function(np.array(domain))).max() + 1)
+    rounding = 2e-11 * (np.abs(function(np.array(domain))).max() + 1)
     assert best <= least_squares(function, domain, degree).largest_error(function) * (1 + 1e-6) + rounding
     if degree:
         assert best <= minimax(function, domain, degree - 1).largest_error(function) * (1 + 1e-6) + rounding
