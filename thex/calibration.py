@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from approx.activation import QuadraticActivation, fit_activation
+from approx.activation import Activation, fit_activation
 from approx.norm import AffineNorm, ExactNorm, fit_norm
-from approx.softmax import LinearSoftmax, QuadraticSoftmax, fit_softmax
+from approx.pooler import Pooler, fit_pooler
+from approx.softmax import Softmax, fit_softmax
 from thex.data import Encoded, in_order
 from thex.encoder import EXACT, REPLACED, Encoder, Layer, Ratios
 from thex.hostile import hostile_texts
@@ -28,11 +29,12 @@ LAYER_POINTS = (
 
 @torch.no_grad()
 def calibrate(model: Encoder, data: Encoded, seed: int) -> None:
-    """Fit every replacement by least squares on the exact model's own values (FIT_TEXTS texts)."""
+    """Fit every replacement to the exact operations' values on FIT_TEXTS texts, each in its own way (see its facts)."""
     model.eval()
     chosen = random.Random(seed).sample(range(len(data)), min(FIT_TEXTS, len(data)))
     device = next(model.parameters()).device
     seen: dict[tuple[str, int], list[torch.Tensor]] = {}
+    pooled: list[torch.Tensor] = []
     for batch in in_order(data.subset(chosen), 64, device):
         recorder = Recorder()
         model(batch.ids, batch.mask, batch.types, EXACT, recorder)
@@ -42,12 +44,17 @@ def calibrate(model: Encoder, data: Encoded, seed: int) -> None:
             for point in ("residual", "output_residual", "preactivation"):
                 seen.setdefault((point, number), []).append(recorder[point, number][real])
             counts = batch.mask.sum(dim=1)[:, None, None, None]
+            seen.setdefault(("count", number), []).append(counts[:, 0].expand_as(pairs)[pairs])
             for point, tensor in (
                 ("score", recorder["score", number]),
                 ("attention", recorder["attention", number] * counts),
             ):
                 per_head = tensor.transpose(0, 1)[:, pairs]
                 seen.setdefault((point, number), []).append(per_head)
+        if model.pooler is not None:
+            pooled.append(model.pooler(recorder["output", model.config.layers - 1][:, 0]))
+    if model.pooler_function is not None and isinstance(model.pooler_function.replaced, Pooler):
+        fit_pooler(model.pooler_function.replaced, torch.cat(pooled))
     generator = torch.Generator().manual_seed(seed)
     for index, layer in enumerate(model.layers):
         if isinstance(layer, Layer):
@@ -68,10 +75,10 @@ def _fit_layer(layer: Layer, seen: dict[str, torch.Tensor], generator: torch.Gen
         if isinstance(norm.replaced, AffineNorm) and isinstance(norm.exact, ExactNorm):
             fit_norm(norm.replaced, norm.exact, seen[point])
     softmax = layer.softmax.replaced
-    if isinstance(softmax, QuadraticSoftmax | LinearSoftmax):
+    if isinstance(softmax, Softmax):
         picked = torch.randperm(seen["score"].shape[1], generator=generator)[:FIT_SAMPLES]
-        fit_softmax(softmax, seen["score"][:, picked], seen["attention"][:, picked])
-    if isinstance(layer.activation.replaced, QuadraticActivation):
+        fit_softmax(softmax, seen["score"][:, picked], seen["attention"][:, picked], seen["count"][picked])
+    if isinstance(layer.activation.replaced, Activation):
         picked = torch.randperm(len(seen["preactivation"]), generator=generator)[:FIT_ROWS]
         fit_activation(layer.activation.replaced, seen["preactivation"][picked])
 

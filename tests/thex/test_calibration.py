@@ -1,78 +1,79 @@
-"""Ranges: measured with their margin, left by nobody unnoticed, and never of a value that overflows."""
-
-import copy
+"""Calibration fits every replacement there is, to what the exact model computes."""
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from tests.thex.test_pretraining import WORDS
-from thex.calibration import OverflowedError, compare_with_ranges, largest_by_text, measure_ranges
+from approx.registry import names
+from thex.calibration import calibrate
 from thex.config import EncoderConfig, Replacements
 from thex.data import Encoded
-from thex.encoder import REPLACED, Encoder
-from thex.hostile import hostile_cases
-from thex.students import new_student
+from thex.encoder import EXACT, Encoder
+from thex.recorder import Recorder
 
-SHAPE = EncoderConfig(vocabulary=16, layers=2, hidden=8, heads=2, intermediate=16, positions=32)
-
-
-@pytest.fixture(scope="module")
-def model() -> Encoder:
-    return new_student(SHAPE, Replacements(), 3).eval()
+SHAPE = EncoderConfig(vocabulary=40, layers=2, hidden=16, heads=2, intermediate=24, positions=24)
+EXACT_ELSEWHERE = {"softmax": "exact", "activation": "exact", "norm": "exact", "pooler": "exact"}
 
 
-@pytest.fixture(scope="module")
 def texts() -> Encoded:
     generator = torch.Generator().manual_seed(0)
-    lengths = [3 + number % 9 for number in range(40)]
-    ids = [[2, *torch.randint(4, 12, (length,), generator=generator).tolist(), 3] for length in lengths]
-    return Encoded(ids, [[0] * len(row) for row in ids], torch.zeros(40))
+    lengths = torch.randint(4, 20, (30,), generator=generator).tolist()
+    ids = [torch.randint(0, 40, (length,), generator=generator).tolist() for length in lengths]
+    return Encoded(ids, [[0] * len(each) for each in ids], torch.zeros(30))
 
 
-def test_every_text_stays_inside_and_the_margin_is_what_is_left(model: Encoder, texts: Encoded) -> None:
-    ranges = measure_ranges(model, texts, sentences=40, margin=2.0, seed=0)
-    found = compare_with_ranges(model, texts, ranges)
-    assert (found["texts"], found["outside"]) == (40, 0)
-    # Calibration saw these texts: none can use more than 1/margin, but for rounding to four digits.
-    assert max(found["used"].values()) <= 0.5 + 2e-3
-
-
-def test_a_text_beyond_one_range_is_counted(model: Encoder, texts: Encoded) -> None:
-    narrow = copy.deepcopy(measure_ranges(model, texts, sentences=40, margin=2.0, seed=0))
-    scores = largest_by_text(model, texts, REPLACED)["score", 1].sort().values
-    narrow["layers"][1]["score"] = float(scores[-4:-2].mean())  # three texts have more
-    found = compare_with_ranges(model, texts, narrow)
-    assert found["outside"] == 3
-    assert found["used"]["score"] > 1
-
-
-def test_padding_does_not_count(model: Encoder, texts: Encoded) -> None:
-    alone = largest_by_text(model, texts.subset([0]), REPLACED)
-    together = largest_by_text(model, texts, REPLACED)
-    for point, values in alone.items():
-        assert float(together[point][0]) == pytest.approx(float(values[0]), rel=1e-4), point
-
-
-def test_a_value_that_overflows_has_no_range(texts: Encoded) -> None:
-    exploding = new_student(SHAPE, Replacements(), 3).eval()
+def encoder(operation: str, name: str) -> Encoder:
+    torch.manual_seed(0)
+    model = Encoder(SHAPE, Replacements(**{**EXACT_ELSEWHERE, operation: name}))
     with torch.no_grad():
-        exploding.layers[0].up.weight.mul_(1e20)
-    with pytest.raises(OverflowedError, match=r"layer 1 overflows on \d+ texts"):
-        measure_ranges(exploding, texts, sentences=40, margin=1.5, seed=0)
-    ranges = measure_ranges(new_student(SHAPE, Replacements(), 3).eval(), texts, sentences=40, margin=1.5, seed=0)
-    assert compare_with_ranges(exploding, texts, ranges)["outside"] == 40
+        for layer in model.layers:
+            layer.query.weight.mul_(4)
+            layer.up.weight.mul_(3)
+    return model
 
 
-def test_hostile_cases_are_what_they_are_called() -> None:
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    tokenizer.enable_truncation(32)
-    cases = hostile_cases(tokenizer, 32)
-    assert set(cases) == {"one word repeated", "empty", "junk", "other languages"}
-    assert all(ids == [2, 3] for ids in cases["empty"].ids)
-    assert all(len(ids) == 32 for ids in cases["junk"].ids)
-    assert all(len(set(ids[1:-1])) == 1 for ids in cases["one word repeated"].ids)
+def error(model: Encoder, operation: str) -> float:
+    """Mean square distance of the replaced from the exact operation on what the exact model computes."""
+    data, total = texts(), 0.0
+    with torch.no_grad():
+        for ids in data.ids:
+            recorder, mask = Recorder(), torch.ones(1, len(ids))
+            model(torch.tensor([ids]), mask, torch.zeros(1, len(ids), dtype=torch.int64), EXACT, recorder)
+            if operation == "pooler":
+                inputs = model.pooler(recorder["output", 1][:, 0])
+                pairs = [(model.pooler_function, (inputs,))]
+            else:
+                pairs = []
+                for number, layer in enumerate(model.layers):
+                    pairs += {
+                        "softmax": [(layer.softmax, (recorder["score", number], mask))],
+                        "activation": [(layer.activation, (recorder["preactivation", number],))],
+                        "norm": [
+                            (layer.attention_norm, (recorder["residual", number],)),
+                            (layer.output_norm, (recorder["output_residual", number],)),
+                        ],
+                    }[operation]
+            total += sum(float(((each.replaced(*given) - each.exact(*given)) ** 2).mean()) for each, given in pairs)
+    return total
+
+
+NOT_FITTED_HERE = {("softmax", "thex_formula"), ("softmax", "thex_code"), ("activation", "relu"), ("pooler", "linear")}
+
+
+@pytest.mark.parametrize(("operation", "name"), [each for each in names() if each[1] != "exact"])
+def test_calibration_brings_every_replacement_nearer_to_exact(operation: str, name: str) -> None:
+    model = encoder(operation, name)
+    before, start = error(model, operation), {key: value.clone() for key, value in model.state_dict().items()}
+    calibrate(model, texts(), 0)
+    model.eval()
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, start[key])}
+    assert all(".replaced." in key for key in changed)
+    if (operation, name) in NOT_FITTED_HERE:
+        assert not changed
+        return
+    assert changed
+    if name in {"exp_newton", "exp_chebyshev"}:
+        # What is fitted is where the reciprocal holds, not the error of the average row.
+        intervals = [layer.softmax.replaced.interval for layer in model.layers]
+        assert all(torch.isfinite(each).all() and (each[:, 0] < each[:, 1]).all() for each in intervals)
+        return
+    assert error(model, operation) < before
