@@ -6,6 +6,7 @@ SEAL's Python binding saves and loads by path only, so objects pass through an a
 
 import os
 import struct
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,32 +32,38 @@ class SealCiphertext:
 
 
 class MemoryFile:
-    """An anonymous file in memory that SEAL can save to and load from by path."""
+    """An anonymous file in memory that SEAL can save to and load from by path; one thread at a time, empty in between."""
 
     def __init__(self) -> None:
         self._descriptor = os.memfd_create("seal")
         self._path = f"/proc/self/fd/{self._descriptor}"
+        self._turn = threading.Lock()
 
     def save(self, thing: Any) -> bytes:
         """The bytes that a SEAL object saves, uncompressed objects and zstd alike."""
-        os.ftruncate(self._descriptor, 0)
-        thing.save(self._path)
-        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        with self._turn:
+            try:
+                thing.save(self._path)
+                return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+            finally:
+                os.ftruncate(self._descriptor, 0)
 
     def load(self, thing: Any, context: Any, parts: list[bytes | memoryview]) -> Any:
         """Load `thing` from the concatenation of `parts`."""
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        for part in parts:
-            view = memoryview(part)
-            while view:
-                view = view[os.write(self._descriptor, view) :]
-        thing.load(context, self._path)
-        return thing
+        with self._turn:
+            try:
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                for part in parts:
+                    view = memoryview(part)
+                    while view:
+                        view = view[os.write(self._descriptor, view) :]
+                thing.load(context, self._path)
+                return thing
+            finally:
+                os.ftruncate(self._descriptor, 0)
 
     def close(self) -> None:
         """Forget the content."""
-        os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
 
 

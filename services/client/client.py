@@ -8,6 +8,7 @@ length bucket alone.
 """
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -81,6 +82,7 @@ class Client:
         )
         self._secret: SecretKey | None = None
         self._ready = False
+        self._preparing = threading.RLock()  # of threads that ask at once, one makes the keys
 
     def __enter__(self) -> Self:
         return self
@@ -141,20 +143,21 @@ class Client:
 
     def prepare(self) -> None:
         """Make keys, upload what the server lacks, test them. Nothing to do when all is done."""
-        if self._ready:
-            return
-        secret = self._secret_key()
-        tested = self.retries.run(lambda: self._upload(secret))
-        if not tested:
-            try:
-                self.retries.run(lambda: self._self_test(secret))
-            except SelfTestError:
-                # Keys that compute wrongly would fail every query; the next call makes new ones.
-                self.delete_keys()
-                self._cache.forget_evaluation_keys()
-                raise
-            self._tested_file.write_text(self._stored_key_set())
-        self._ready = True
+        with self._preparing:
+            if self._ready:
+                return
+            secret = self._secret_key()
+            tested = self.retries.run(lambda: self._upload(secret))
+            if not tested:
+                try:
+                    self.retries.run(lambda: self._self_test(secret))
+                except SelfTestError:
+                    # Keys that compute wrongly would fail every query; the next call makes new ones.
+                    self.delete_keys()
+                    self._cache.forget_evaluation_keys()
+                    raise
+                self._tested_file.write_text(self._stored_key_set())
+            self._ready = True
 
     def delete_keys(self, *, everything: bool = False) -> None:
         """Have the server forget this client's evaluation keys: those of this directory, or all that it has of this identity."""

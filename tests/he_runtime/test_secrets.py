@@ -1,6 +1,7 @@
 """The secret key: opaque, never pickled, encrypted at rest."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,20 @@ PARAMETERS = make_parameters(1024, 2, insecure_test=True)
 @pytest.fixture
 def client() -> SealClient:
     return SealClient(PARAMETERS)
+
+
+def test_threads_may_share_a_client(client: SealClient) -> None:
+    """SEAL saves by path only: two saves into one file would mix a ciphertext with whatever else is saved, the secret too."""
+    secret = client.generate_secret_key()
+    wanted = client.secret_rows(secret).tobytes()
+    slots = np.zeros(PARAMETERS.slots)
+
+    def work(_: int) -> bool:
+        sealed = client.encrypt(secret, slots, 1, PARAMETERS.scale)
+        return sealed.seed is not None and client.secret_rows(secret).tobytes() == wanted
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(400)))
 
 
 def test_a_secret_key_shows_and_pickles_nothing(client: SealClient) -> None:
