@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.client_process import ClientProcess
 from benchmarks.machine import machine
-from benchmarks.memory import peak_bytes, processes_below, resident_bytes
+from benchmarks.memory import own_bytes, peak_bytes, processes_below
 from benchmarks.report import Report, Row, row
 from benchmarks.workloads import text_of
 from he_runtime.bundle import Bundle
@@ -44,10 +44,8 @@ def measure(
         with local_server(bundle, threads=threads, cache_directory=directory / "cache") as server:
             starting = time.perf_counter() - started
             processes = list(processes_below(server.process_id))
-            before = sum(resident_bytes(process) for process in processes)
             on_progress("making and uploading keys")
             keys = pool.submit(_prepare, server.target, server.authority, directory / "keys").result()
-            for_one_client = sum(resident_bytes(process) for process in processes) - before
             with ClientProcess(
                 keys["plan"], directory / "other"
             ) as other:  # not in the client's process, whose memory counts
@@ -61,6 +59,7 @@ def measure(
                 answers = pool.submit(_query, *arguments).result()
                 rows += answers.pop("rows")
                 by_bucket[str(bucket)] = answers
+            with_one_client = sum(own_bytes(process) for process in processes)
             server_peak = sum(peak_bytes(process) for process in processes)
         client_peak = pool.submit(peak_bytes).result()
     return {
@@ -68,7 +67,7 @@ def measure(
         "queries": queries,
         "threads": threads,
         "keys": len(keys["plan"].keys),
-        "bytes": {"keys": keys["bytes"], "server_memory_for_one_client": for_one_client},
+        "bytes": {"keys": keys["bytes"], "server_memory_with_one_client": with_one_client},
         "buckets": by_bucket,
         "peak_memory_bytes": {"client": client_peak, "server": server_peak},
         "rows": rows,

@@ -9,9 +9,9 @@ def peak_bytes(process: int | str = "self") -> int:
     return _status(process, "VmHWM")
 
 
-def resident_bytes(process: int | str = "self") -> int:
-    """What one process holds now."""
-    return _status(process, "VmRSS")
+def own_bytes(process: int | str = "self") -> int:
+    """What one process holds now, less what it maps from files and the system may take back."""
+    return _status(process, "RssAnon")
 
 
 def processes_below(process: int) -> Iterator[int]:

@@ -17,9 +17,10 @@ import numpy as np
 
 from benchmarks.client_process import ClientProcess
 from benchmarks.machine import machine
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import own_bytes, peak_bytes
 from benchmarks.report import Report, Row, row
 from benchmarks.simulation import simulated_logits
+from benchmarks.threads import gain_of_two_threads
 from benchmarks.workloads import Workload
 from he_runtime.allocation import keep_freed_memory
 from he_runtime.cost import operation_milliseconds
@@ -43,7 +44,6 @@ def measure(
 
     Stages and operations are measured on the fewest of `threads`; the estimate is for one.
     """
-    keep_freed_memory()
     plan, bucket = workload.plan, workload.bucket
     program = plan.programs[bucket]
     rows: list[Row] = []
@@ -59,6 +59,8 @@ def measure(
         for count in sorted(threads):
             on_progress(f"{count} thread(s)")
             worker = Worker(plan, count, threading.Event(), directory / "plaintexts")
+            keep_freed_memory()  # from now on: what encoding took goes back first
+            before = own_bytes()
             started = time.perf_counter()
             files = client.key_files(directory / "keys")
             engine = worker.load(KEY_SET, files)
@@ -72,6 +74,7 @@ def measure(
             rows.append(row(f"first query, {count} thread(s)", seconds[0]))
             rows.append(row(f"query, {count} thread(s)", by_threads[str(count)]))
             if not breakdown:
+                for_one_client = own_bytes() - before
                 breakdown = _breakdown(worker, program, bucket, inputs, repeats)
             keys_in_memory = engine.memory_bytes()
             del worker, engine
@@ -89,6 +92,10 @@ def measure(
         "levels": plan.levels,
         "seconds_per_query": min(by_threads.values()),
         "seconds_by_threads": by_threads,
+        "gain_of_two_threads": {
+            "query": by_threads["1"] / by_threads["2"] if {"1", "2"} <= by_threads.keys() else None,
+            "arithmetic": gain_of_two_threads(),
+        },
         "threads_of_stages_and_operations": min(threads),
         "estimated_seconds": sum(operation_milliseconds(o, program.parameters) for o in program.operations) / 1e3,
         "max_logit_error": _distance(logits, plain),
@@ -98,6 +105,7 @@ def measure(
         "bytes": {
             "keys": key_bytes,
             "keys_in_memory": keys_in_memory,
+            "server_memory_for_one_client": for_one_client,
             "up": sum(len(message) for message in inputs.values()),
             "down": sum(len(message) for message in answers.values()),
         },

@@ -7,8 +7,7 @@ the next one is mapped afresh, page by page: measured, 4 ms of the 20 ms that a 
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
-_LARGEST_BLOCK = 32 << 20  # glibc takes no higher threshold
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 _KEPT = 1 << 31  # less one byte: the parameter is a C int
 
 
@@ -25,6 +24,6 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     malloc_trim(0)
-    # Other arenas than the main one hold no block so large, so that threads would go back to mapping.
-    wanted = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST_BLOCK), (_TRIM_THRESHOLD, _KEPT - 1))
+    # No block is mapped alone, however large. Other arenas than the main one hold no large block, so threads would map again.
+    wanted = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _KEPT - 1))
     return all(mallopt(name, value) == 1 for name, value in wanted)

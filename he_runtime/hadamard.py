@@ -162,17 +162,15 @@ class HadamardLowering:
             query = [builder.combine(q, builder.rotate(q, [step * half])[0], 3) for q in query]
             key = [builder.combine(k, builder.rotate(k, [along * half])[0], 1) for k in key]
         turned_queries = [self._multiples(q, step, half or 1) for q in query]
-        turned_keys = [self._multiples(k, along, half or 1) for k in key]
-        scores = []
-        for turned_query in turned_queries:
-            row = []
-            for turned_key in turned_keys:
+        scores: list[list[Value]] = [[] for _ in query]
+        for k in key:  # one block's rotations at a time: they are most of what is alive here
+            turned_key = self._multiples(k, along, half or 1)
+            for row, turned_query in zip(scores, turned_queries, strict=True):
                 score = builder.multiply(turned_query, turned_key)
                 score = builder.real_part(score) if half else score
                 for bit in range(layout.parts.bit_length() - 1):
                     score = builder.add([score, *builder.rotate(score, [layout.group * layout.block_tokens << bit])])
                 row.append(score)
-            scores.append(row)
         return scores
 
     def _polynomial(self, layer: Layer, score: Value, group: int) -> Value:
@@ -196,25 +194,27 @@ class HadamardLowering:
         level = attention[0][0].level
         value = [builder.drop(v, level) for v in value]
         ahead = [builder.rotate(v, [half * layout.row])[0] for v in value]
+        # A relinearisation for each block of values is cheaper than to keep the rotations of all blocks alive.
+        results: list[Blocks] = [[] for _ in attention]
+        for block, (v, other) in enumerate(zip(value, ahead, strict=True)):
+            turned_value = self._turned_rows(v, other)
+            for terms, row in zip(results, attention, strict=True):
+                packed = builder.combine(row[block], builder.rotate(row[block], [layout.group * half])[0], 3)
+                terms.append(builder.multiply(self._multiples(packed, layout.group, half), turned_value))
+        return [builder.add(terms) for terms in results]
+
+    def _turned_rows(self, value: Value, ahead: Value) -> list[Value]:
+        """A block's values turned by 0, 1, ... rows, half as many as it has tokens; the other half beside them as X^(N/2)."""
+        builder, layout = self.builder, self.layout
+        half = layout.block_tokens // 2
         # A rotation by an odd step turns the sign of X^(N/2) in the slots, so its partner must have the other sign.
-        turned_values = []
-        for v, other in zip(value, ahead, strict=True):
-            even, *odd = [builder.combine(v, other, power) for power in ((1, 3) if layout.group % 2 else (1,))]
-            if odd:
-                evens = self._multiples(even, 2 * layout.row, -(-half // 2), -(-self.hoisted_rows // 2))
-                (odd_row,) = builder.rotate(odd[0], [layout.row])
-                odds = self._multiples(odd_row, 2 * layout.row, half // 2, -(-self.hoisted_rows // 2))
-                turned_values.append([(evens, odds)[k % 2][k // 2] for k in range(half)])
-            else:
-                turned_values.append(self._multiples(even, layout.row, half, self.hoisted_rows))
-        results = []
-        for row in attention:
-            left: list[Value] = []
-            for p in row:
-                packed = builder.combine(p, builder.rotate(p, [layout.group * half])[0], 3)
-                left.extend(self._multiples(packed, layout.group, half))
-            results.append(builder.multiply(left, [v for turned in turned_values for v in turned]))
-        return results
+        even, *odd = [builder.combine(value, ahead, power) for power in ((1, 3) if layout.group % 2 else (1,))]
+        if not odd:
+            return self._multiples(even, layout.row, half, self.hoisted_rows)
+        evens = self._multiples(even, 2 * layout.row, -(-half // 2), -(-self.hoisted_rows // 2))
+        (odd_row,) = builder.rotate(odd[0], [layout.row])
+        odds = self._multiples(odd_row, 2 * layout.row, half // 2, -(-self.hoisted_rows // 2))
+        return [(evens, odds)[k % 2][k // 2] for k in range(half)]
 
     def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks) -> State:
         """z = x + context·Wo and u = (context·A + x·B + c)², two blocks of W in a ciphertext. 2 levels."""

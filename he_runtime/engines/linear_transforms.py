@@ -40,7 +40,9 @@ def linear_transforms(
     level, n = inputs[0].shape[1] - 1, switcher.parameters.ring_degree
     tables = switcher.level_tables(level)
     counts = [of_output[0].shape[1] for of_output in words]
-    sums = switcher.scratch.array("sums", (sum(counts), 2, len(tables.rows), n))
+    sums = np.empty(
+        (sum(counts), 2, len(tables.rows), n)
+    )  # no scratch: hundreds of megabytes that others may have next
     switcher.rows.each(len(tables.rows), lambda first, last: sums[:, :, first:last].fill(0.0))
     for index, residues in enumerate(inputs):
         _add_rotated_sums(

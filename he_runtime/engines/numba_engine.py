@@ -15,7 +15,7 @@ from he_runtime.engines import composed
 from he_runtime.engines.interface import scales_agree
 from he_runtime.engines.key_switcher import KeySwitcher
 from he_runtime.engines.linear_transforms import RotationKey, linear_transforms
-from he_runtime.engines.packed_key import PackedKey, pack_key, zero_keys
+from he_runtime.engines.packed_key import PackedKey, pack_key, zero_key
 from he_runtime.engines.row_threads import RowThreads
 from he_runtime.errors import KeyMissingError, PlanError
 from he_runtime.kernels import products
@@ -97,10 +97,10 @@ class NumbaEngine:
         return engine
 
     def with_zero_keys(self, levels: Mapping[int, int]) -> "NumbaEngine":
-        """An engine whose keys (Galois element -> level) are zeros, all in the same memory: for rehearsals."""
+        """An engine whose keys (Galois element -> level) are zeros and take the memory of real ones: for rehearsals."""
         engine = self.without_keys()
-        tables = {element: (level, self._switcher.level_tables(level)) for element, level in levels.items()}
-        engine._keys = zero_keys(self.parameters, tables)
+        for element, level in levels.items():
+            engine._keys[element] = zero_key(self.parameters, self._switcher.level_tables(level), level)
         return engine
 
     def with_threads(self, threads: int) -> "NumbaEngine":

@@ -1,7 +1,7 @@
 """An evaluation key as the numba engine keeps it: six bytes a word, ready to be multiplied with."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,19 +69,7 @@ def pack_key(
     return key
 
 
-def zero_keys(parameters: Parameters, levels: Mapping[int, tuple[int, LevelTables]]) -> dict[int, PackedKey]:
-    """Keys of zeros, all in the same memory: Galois element -> its level and tables."""
-    shapes = {
-        element: (len(tables.rows), parameters.digit_count(level), 2, parameters.ring_degree)
-        for element, (level, tables) in levels.items()
-    }
-    largest = max((math.prod(shape) for shape in shapes.values()), default=0)
-    low, high = np.zeros(largest, np.int32), np.zeros(largest, np.int16)
-    return {
-        element: PackedKey(
-            levels[element][0],
-            low[: math.prod(shape)].reshape(shape),
-            high[: math.prod(shape)].reshape(shape),
-        )
-        for element, shape in shapes.items()
-    }
+def zero_key(parameters: Parameters, tables: LevelTables, level: int) -> PackedKey:
+    """A key of zeros, every page of it written."""
+    shape = (len(tables.rows), parameters.digit_count(level), 2, parameters.ring_degree)
+    return PackedKey(level, np.full(shape, 0, np.int32), np.full(shape, 0, np.int16))

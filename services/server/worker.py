@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from he_runtime.allocation import keep_freed_memory
 from he_runtime.bundle import Bundle
 from he_runtime.constant_cache import constants_of
@@ -53,9 +55,10 @@ class Worker:
         self.constants = constants_of(plan, self.engine, cache_directory)
 
     def rehearse(self) -> None:
-        """Run the longest program once on zeros, so that the first query is as fast as any other."""
-        bucket = max(self.plan.programs)
-        rehearse(self.plan.programs[bucket], self.engine, self.constants[bucket])
+        """Answer one query of zeros to the longest program, so that the first real one is as fast as any other."""
+        bucket, shape = max(self.plan.programs), (2, 1, self.plan.parameters.ring_degree)
+        outputs = rehearse(self.plan.programs[bucket], self.engine, self.constants[bucket], self.plan.keys)
+        self._messages(self.engine, outputs, self.engine.from_rows(np.zeros(shape, np.uint64), 1.0))
 
     def load(self, key_set: str, files: Mapping[int, str]) -> NumbaEngine:
         """The engine with this client's keys (Galois element -> file), read from disk unless they are in memory."""
@@ -120,24 +123,28 @@ class Worker:
             cancelled=self.cancelled,
         )
         computed = time.monotonic()
-        zero = self.zeros[key_set]
-        if zero is not None:
-            outputs = {name: rerandomised(engine, result, zero) for name, result in outputs.items()}
-        period = self.client_plan.answer_period
-        if period is None:
-            answers = {
-                name: write_result_ciphertext(engine.to_rows(result), result.scale, self.binding)
-                for name, result in outputs.items()
-            }
-        else:
-            answers = {
-                name: write_answer(engine.to_coefficients(result), period, result.scale, self.binding)
-                for name, result in outputs.items()
-            }
+        answers = self._messages(engine, outputs, self.zeros[key_set])
         return answers, {
             "load": started - began,
             "compute": computed - started,
             "write": time.monotonic() - computed,
+        }
+
+    def _messages(
+        self, engine: NumbaEngine, outputs: Mapping[str, NumbaCiphertext], zero: NumbaCiphertext | None
+    ) -> dict[str, bytes]:
+        """Results by name as messages. zero: an encryption of zero at level 0, which they are re-randomised with."""
+        if zero is not None:
+            outputs = {name: rerandomised(engine, result, zero) for name, result in outputs.items()}
+        period = self.client_plan.answer_period
+        if period is None:
+            return {
+                name: write_result_ciphertext(engine.to_rows(result), result.scale, self.binding)
+                for name, result in outputs.items()
+            }
+        return {
+            name: write_answer(engine.to_coefficients(result), period, result.scale, self.binding)
+            for name, result in outputs.items()
         }
 
 

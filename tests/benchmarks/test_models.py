@@ -33,6 +33,8 @@ def test_bench_model_puts_the_estimate_beside_the_measurement(bundle: str, tmp_p
     report = report_of("model", "--bundle", bundle, "--bucket", "8", "--repeats", "1", "--markdown", str(file))
     assert report["seconds_per_query"] == min(report["seconds_by_threads"].values()) > 0
     assert set(report["seconds_by_threads"]) == {"1", "2"}
+    assert min(report["gain_of_two_threads"].values()) > 0
+    assert report["bytes"]["keys_in_memory"] > report["bytes"]["keys"]
     assert 0 < report["max_error_against_simulator"] < 1e-3  # CKKS is never exact
     assert report["max_logit_error"] < 1e-3
     assert report["max_error_of_simulator"] < 1e-9

@@ -14,7 +14,8 @@ from tests.random_models import random_weights
 def test_a_rehearsal_needs_no_keys_and_leaves_none() -> None:
     plan = tiny_plan(random_weights(1, 8, 2, 16), (4,))
     program, engine = plan.programs[4], NumbaEngine(plan.parameters)
-    rehearse(program, engine, encode_constants(program, engine))
+    outputs = rehearse(program, engine, encode_constants(program, engine), plan.keys)
+    assert outputs.keys() == program.outputs.keys()
     assert engine.memory_bytes() == 0
     zeros = np.zeros((2, plan.levels + 1, plan.parameters.ring_degree), np.uint64)
     with pytest.raises(KeyMissingError):
