@@ -13,14 +13,15 @@ from he_runtime.bundle import Bundle, EncoderWeights
 from he_runtime.cost import program_milliseconds
 from he_runtime.errors import ParameterError, PlanError, RangeError
 from he_runtime.folding import fold
-from he_runtime.hadamard import HadamardLowering, levels_needed_with_hadamard_sums
-from he_runtime.layout import Layout
-from he_runtime.lowering import Lowering, Shape, input_names, levels_needed
+from he_runtime.lowering.hadamard import HadamardLowering, levels_needed_with_hadamard_sums
+from he_runtime.lowering.layout import Layout
+from he_runtime.lowering.rows import RowLayout
+from he_runtime.lowering.shape import Shape
+from he_runtime.lowering.token_shifts import TokenShiftLowering, input_names, levels_needed
+from he_runtime.lowering.wide_values import WideValueLowering, levels_needed_with_wide_values
 from he_runtime.network import Network, network_of
 from he_runtime.parameters import Parameters, smallest_parameters
 from he_runtime.program import Program
-from he_runtime.rows import RowLayout
-from he_runtime.wide_values import WideValueLowering, levels_needed_with_wide_values
 from he_runtime.wire.sizes import evaluation_key_bytes
 
 
@@ -266,7 +267,7 @@ HADAMARD_SUMS = "hadamard sums"
 
 LOWERINGS: dict[str, tuple[Any, Callable[[Network], int]]] = {
     HADAMARD_SUMS: (HadamardLowering, levels_needed_with_hadamard_sums),
-    "token shifts": (Lowering, levels_needed),
+    "token shifts": (TokenShiftLowering, levels_needed),
     "wide values": (WideValueLowering, levels_needed_with_wide_values),
 }
 

@@ -6,11 +6,11 @@ import pytest
 from he_runtime import plain_model
 from he_runtime.errors import PlanError
 from he_runtime.folding import fold
-from he_runtime.hadamard import levels_needed_with_hadamard_sums
+from he_runtime.lowering.hadamard import levels_needed_with_hadamard_sums
+from he_runtime.lowering.rows import RowLayout
 from he_runtime.network import network_of
 from he_runtime.parameters import make_parameters
 from he_runtime.plan import plan_weights
-from he_runtime.rows import RowLayout
 from tests.he_runtime.test_lowering import simulate
 from tests.random_models import random_text, random_weights
 

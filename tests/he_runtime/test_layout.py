@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from he_runtime.errors import PlanError
-from he_runtime.layout import Layout
+from he_runtime.lowering.layout import Layout
 
 layouts = st.builds(
     lambda width, bucket, spare: Layout(2 * width * spare, width, bucket),

@@ -6,11 +6,11 @@ from he_runtime.engines.plain import PlainEngine
 from he_runtime.errors import PlanError
 from he_runtime.execution import encode_constants, run
 from he_runtime.folding import fold
-from he_runtime.lowering import Lowering, levels_needed
+from he_runtime.lowering.token_shifts import TokenShiftLowering, levels_needed
+from he_runtime.lowering.wide_values import levels_needed_with_wide_values
 from he_runtime.network import network_of
 from he_runtime.parameters import Parameters, make_parameters
 from he_runtime.plan import Plan, plan_weights
-from he_runtime.wide_values import levels_needed_with_wide_values
 from tests.random_models import random_text, random_weights
 
 
@@ -99,13 +99,13 @@ def test_all_levels_are_used_and_one_less_is_refused() -> None:
     levels = levels_needed(network)
     assert levels == 14
     assert levels_needed(fold(network_of(random_weights(2, 8, 2, 16, softmax="linear")))) == 12
-    program = Lowering(network, make_parameters(1024, levels, insecure_test=True), 8).program()
+    program = TokenShiftLowering(network, make_parameters(1024, levels, insecure_test=True), 8).program()
     assert program.outputs["logits"].level == 0
     assert max(operation.level for operation in program.operations) == levels
     last = [operation for operation in program.operations if operation.kind == "rescale"][-1]
     assert (last.level, last.target_level) == (1, 0)
     with pytest.raises(PlanError, match="needs 14 levels"):
-        Lowering(network, make_parameters(1024, levels - 1, insecure_test=True), 8).program()
+        TokenShiftLowering(network, make_parameters(1024, levels - 1, insecure_test=True), 8).program()
 
 
 def test_keys_are_planned_at_the_level_of_their_use() -> None:

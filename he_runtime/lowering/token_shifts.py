@@ -9,13 +9,13 @@ Depth with quadratic attention: 6 levels a layer, and 2 more for the last layer'
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.errors import PlanError
-from he_runtime.layout import Layout, power_of_two
+from he_runtime.lowering.layout import Layout
+from he_runtime.lowering.shape import Shape
 from he_runtime.network import Affine, Layer, Network
 from he_runtime.parameters import Parameters
 from he_runtime.program import Program, ProgramBuilder, Value
@@ -26,44 +26,6 @@ Blocks = list[Value]
 
 # Token shifts are reached as 8·b + a, so that 7 + T/8 keys serve T shifts instead of T - 1.
 SHIFT_GROUP = 8
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Padded sizes of a network."""
-
-    hidden: int
-    heads: int
-    head_size: int
-    padded_heads: int
-    padded_head_size: int
-    intermediate: int
-    width: int
-    """W: the power of two that holds a hidden row and an attention row."""
-
-    @classmethod
-    def of(cls, network: Network) -> "Shape":
-        """Sizes of the network, padded to powers of two."""
-        first = network.layers[0]
-        hidden, attention = len(first.context.bias), len(first.query.bias)
-        heads = network.heads
-        size = attention // heads
-        padded_heads, padded_size = power_of_two(heads), power_of_two(size)
-        width = max(power_of_two(hidden), padded_heads * padded_size)
-        return cls(hidden, heads, size, padded_heads, padded_size, len(first.up.bias), width)
-
-    @property
-    def wide_blocks(self) -> int:
-        """Ciphertexts that hold the feed-forward features of one token block."""
-        return -(-self.intermediate // self.width)
-
-    def attention_positions(self) -> NDArray[np.int64]:
-        """Where feature h·d + k of a head-contiguous tensor lies: heads are interleaved, at k·heads + h.
-
-        A sum over one head is then a sum over a stride, the same for all heads, and comes out broadcast.
-        """
-        features = np.arange(self.heads * self.head_size)
-        return (features % self.head_size) * self.padded_heads + features // self.head_size
 
 
 def levels_needed(network: Network) -> int:
@@ -82,7 +44,7 @@ def input_names(layout: Layout) -> list[tuple[str, str]]:
     return [(f"embeddings.{block}", f"mask.{block}") for block in range(layout.blocks)]
 
 
-class Lowering:
+class TokenShiftLowering:
     """Lowers one network for one bucket.
 
     The methods with a leading underscore are shared with `wide_values.WideValueLowering`, which overrides the two kinds of layer.

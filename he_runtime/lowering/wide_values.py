@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from he_runtime.errors import PlanError
-from he_runtime.lowering import SHIFT_GROUP, Array, Blocks, Lowering, levels_needed
+from he_runtime.lowering.token_shifts import SHIFT_GROUP, Array, Blocks, TokenShiftLowering, levels_needed
 from he_runtime.network import Affine, Layer, Network
 from he_runtime.program import Value
 
@@ -32,8 +32,8 @@ class _Head:
     """x -> [share of z, then the feed-forward features], each part padded to W."""
 
 
-class WideValueLowering(Lowering):
-    """Lowering with the attention of each head in ciphertexts of its own."""
+class WideValueLowering(TokenShiftLowering):
+    """TokenShiftLowering with the attention of each head in ciphertexts of its own."""
 
     def levels(self) -> int:
         """Levels of the program."""

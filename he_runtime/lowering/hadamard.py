@@ -18,21 +18,15 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.interface import MOST_BABY_STEPS
 from he_runtime.errors import PlanError
-from he_runtime.lowering import Shape
+from he_runtime.lowering.row_operations import Blocks, Map, RowOperations
+from he_runtime.lowering.row_weights import RowWeights, paired, paired_bias
+from he_runtime.lowering.rows import RowLayout
+from he_runtime.lowering.shape import Shape
 from he_runtime.network import Affine, Layer, Network
 from he_runtime.parameters import Parameters
 from he_runtime.program import Program, ProgramBuilder, Value
-from he_runtime.rows import RowLayout
 
 Array = NDArray[np.float64]
-Complex = NDArray[np.complex128]
-Blocks = list[Value]
-"""One tensor: a ciphertext for each block of tokens."""
-Map = tuple[Sequence[NDArray[np.number]], NDArray[np.number]]
-"""Matrices [W, P], one for each input, and the bias [P]."""
-
-HOISTED = 8
-"""Rotations by multiples of a step are made eight at a time, so that 8 keys serve any number of them."""
 
 
 def levels_needed_with_hadamard_sums(network: Network) -> int:
@@ -78,9 +72,8 @@ class HadamardLowering:
             raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
-        # Whole rows are turned by at most the shortest rows' eight at a time, whatever the bucket: all buckets share these keys.
-        self.hoisted_rows = max(2, HOISTED * 2 * shape.width // self.layout.row)
-        self.baby_steps = baby_steps
+        self.rows = RowOperations(self.builder, self.layout, baby_steps)
+        self.weights = RowWeights(self.layout, shape)
 
     def program(self) -> Program:
         """The whole program of the bucket."""
@@ -106,13 +99,17 @@ class HadamardLowering:
     def _layer(self, name: str, layer: Layer, state: State, mask: Blocks) -> State:
         builder, layout = self.builder, self.layout
         builder.stage = f"{name}: query, key, value"
-        x = state.parts[0][0] if layer.stream is None else self._repeated(self._stream(layer, state), layout.row // 2)
+        x = (
+            state.parts[0][0]
+            if layer.stream is None
+            else self.rows.repeated(self._stream(layer, state), layout.row // 2)
+        )
         queries, pairs = self._queries_and_pairs(layer, state, x)
-        queries = [self._repeated(blocks, layout.pattern, once=True) for blocks in queries]
+        queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in queries]
         builder.stage = f"{name}: skew of keys and values"
-        skewed = [[builder.parts(self._skew(block)) for block in blocks] for blocks in pairs]
+        skewed = [[builder.parts(self.rows.skew(block)) for block in blocks] for blocks in pairs]
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
-        keys_by_group = [self._repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
+        keys_by_group = [self.rows.repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
         values_by_group = [
             [builder.multiply([value], [masks]) for (_, value), masks in zip(blocks, mask, strict=True)]
             for blocks in skewed
@@ -127,20 +124,20 @@ class HadamardLowering:
             for block, part in enumerate(self._attend(attention, values_by_group[group])):
                 context[block].extend(builder.rotate(part, [-group * layout.group * layout.head_size]))
         merged = [builder.real_part(builder.add(parts)) for parts in context]
-        return self._feed_forward(name, layer, self._repeated(merged, layout.width), x)
+        return self._feed_forward(name, layer, self.rows.repeated(merged, layout.width), x)
 
     def _queries_and_pairs(self, layer: Layer, state: State, x: Blocks) -> tuple[list[Blocks], list[Blocks]]:
         """For each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
         layout, groups = self.layout, range(self.layout.groups)
-        queries = [self._columns(layer.query, layout.pattern_features(group)) for group in groups]
-        keys = [self._columns(layer.key, layout.pattern_features(group)) for group in groups]
-        values = [self._columns(layer.value, self._value_features(group)) for group in groups]
+        queries = [self.weights.columns(layer.query, layout.pattern_features(group)) for group in groups]
+        keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
+        values = [self.weights.columns(layer.value, self.weights.value_features(group)) for group in groups]
         if layer.stream is None:
-            maps: list[Map] = [((self._plain(query, 0),), query.bias) for query in queries]
+            maps: list[Map] = [((self.weights.padded(query.matrices[0]),), query.bias) for query in queries]
             for key, value in zip(keys, values, strict=True):
-                both = self._paired(self._plain(key, 0), self._plain(value, 0))
-                maps.append(((both,), self._paired_bias(key.bias, value.bias)))
-            made = self._products([x], maps)
+                both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
+                maps.append(((both,), paired_bias(key.bias, value.bias)))
+            made = self.rows.products([x], maps)
             return made[: layout.groups], made[layout.groups :]
         if not layer.value_reads_state:
             stream = layer.stream  # one level earlier: values are skewed together with the keys
@@ -161,10 +158,10 @@ class HadamardLowering:
         if half:
             query = [builder.combine(q, builder.rotate(q, [step * half])[0], 3) for q in query]
             key = [builder.combine(k, builder.rotate(k, [along * half])[0], 1) for k in key]
-        turned_queries = [self._multiples(q, step, half or 1) for q in query]
+        turned_queries = [self.rows.multiples(q, step, half or 1) for q in query]
         scores: list[list[Value]] = [[] for _ in query]
         for k in key:  # one block's rotations at a time: they are most of what is alive here
-            turned_key = self._multiples(k, along, half or 1)
+            turned_key = self.rows.multiples(k, along, half or 1)
             for row, turned_query in zip(scores, turned_queries, strict=True):
                 score = builder.multiply(turned_query, turned_key)
                 score = builder.real_part(score) if half else score
@@ -200,7 +197,7 @@ class HadamardLowering:
             turned_value = self._turned_rows(v, other)
             for terms, row in zip(results, attention, strict=True):
                 packed = builder.combine(row[block], builder.rotate(row[block], [layout.group * half])[0], 3)
-                terms.append(builder.multiply(self._multiples(packed, layout.group, half), turned_value))
+                terms.append(builder.multiply(self.rows.multiples(packed, layout.group, half), turned_value))
         return [builder.add(terms) for terms in results]
 
     def _turned_rows(self, value: Value, ahead: Value) -> list[Value]:
@@ -210,17 +207,17 @@ class HadamardLowering:
         # A rotation by an odd step turns the sign of X^(N/2) in the slots, so its partner must have the other sign.
         even, *odd = [builder.combine(value, ahead, power) for power in ((1, 3) if layout.group % 2 else (1,))]
         if not odd:
-            return self._multiples(even, layout.row, half, self.hoisted_rows)
-        evens = self._multiples(even, 2 * layout.row, -(-half // 2), -(-self.hoisted_rows // 2))
+            return self.rows.multiples(even, layout.row, half, self.rows.hoisted_rows)
+        evens = self.rows.multiples(even, 2 * layout.row, -(-half // 2), -(-self.rows.hoisted_rows // 2))
         (odd_row,) = builder.rotate(odd[0], [layout.row])
-        odds = self._multiples(odd_row, 2 * layout.row, half // 2, -(-self.hoisted_rows // 2))
+        odds = self.rows.multiples(odd_row, 2 * layout.row, half // 2, -(-self.rows.hoisted_rows // 2))
         return [(evens, odds)[k % 2][k // 2] for k in range(half)]
 
     def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks) -> State:
         """z = x + context·Wo and u = (context·A + x·B + c)², two blocks of W in a ciphertext. 2 levels."""
         builder, half_row = self.builder, self.layout.row // 2
         builder.stage = f"{name}: feed-forward"
-        residual, wide = self._feed_forward_maps(layer)
+        residual, wide = self.weights.feed_forward_maps(layer, interleaved=False)
         copies = half_row // self.layout.width
         tiled = [[np.tile(part, copies) for part in parts] for parts in (residual, *wide)]
         maps: list[Map] = [(tiled[0][:2], tiled[0][2])]
@@ -230,22 +227,22 @@ class HadamardLowering:
             if len(pair) == 1:
                 maps.append((first[:2], first[2]))
             else:
-                matrices = [self._paired(a, b) for a, b in zip(first[:2], second[:2], strict=True)]
-                maps.append((matrices, self._paired_bias(first[2], second[2])))
-        z, *hidden = self._products([context, x], maps)
-        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(self._repeated(z, half_row), (0, None))]
+                matrices = [paired(a, b) for a, b in zip(first[:2], second[:2], strict=True)]
+                maps.append((matrices, paired_bias(first[2], second[2])))
+        z, *hidden = self.rows.products([context, x], maps)
+        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(self.rows.repeated(z, half_row), (0, None))]
         builder.stage = f"{name}: activation"
         for index, (pair, blocks) in enumerate(zip(pairs, hidden, strict=True)):
             place = 2 * index + 1
             if len(pair) == 1:
                 squares = [builder.multiply([t], [t]) for t in blocks]
-                parts.append((self._repeated(squares, half_row), (place, None)))
+                parts.append((self.rows.repeated(squares, half_row), (place, None)))
                 continue
             packed = []
             for value in blocks:
                 a, b = builder.parts(value)
                 packed.append(builder.combine(builder.multiply([a], [a]), builder.multiply([b], [b]), 1))
-            parts.append((self._repeated(packed, half_row), (place, place + 1)))
+            parts.append((self.rows.repeated(packed, half_row), (place, place + 1)))
         return State(tuple(parts))
 
     # --- the last layer, for the first token -----------------------------------------------------------------------
@@ -254,33 +251,37 @@ class HadamardLowering:
         builder, layout, shape = self.builder, self.layout, self.shape
         positions = shape.attention_positions()
         builder.stage = f"{name}: query, key, value"
-        x = state.parts[0][0] if layer.stream is None else self._repeated(self._stream(layer, state), layout.row // 2)
-        query = self._columns_at(layer.query, positions)
+        x = (
+            state.parts[0][0]
+            if layer.stream is None
+            else self.rows.repeated(self._stream(layer, state), layout.row // 2)
+        )
+        query = self.weights.columns_at(layer.query, positions)
         first = State(tuple(((blocks[0],), which) for blocks, which in state.parts))  # type: ignore[misc]
         ((chosen,),) = self._from_state(first, [query])
-        key, value = self._columns_at(layer.key, positions), self._columns_at(layer.value, positions)
-        both = self._paired(self._plain(key, 0), self._plain(value, 0))
-        bias = self._paired_bias(key.bias, value.bias)
-        (pairs,) = self._products([x], [((both,), bias)])
+        key, value = self.weights.columns_at(layer.key, positions), self.weights.columns_at(layer.value, positions)
+        both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
+        bias = paired_bias(key.bias, value.bias)
+        (pairs,) = self.rows.products([x], [((both,), bias)])
         split = [builder.parts(pair) for pair in pairs]
         straight = [
             builder.rotate(builder.drop(m, v.level), [layout.width])[0] for m, (_, v) in zip(mask, split, strict=True)
         ]
         values = [builder.multiply([v], [m]) for (_, v), m in zip(split, straight, strict=True)]
         builder.stage = f"{name}: broadcast of the first token"
-        chosen, x0 = self._broadcast(chosen), self._broadcast(x[0])
+        chosen, x0 = self.rows.broadcast(chosen), self.rows.broadcast(x[0])
         builder.stage = f"{name}: scores"
         strides = [shape.padded_heads << k for k in range(shape.padded_head_size.bit_length() - 1)]
         attention = []
         for keys, _ in split:
-            (score,) = self._repeated([builder.multiply([chosen], [keys])], layout.width, once=True)
-            attention.append(self._all_heads(layer, self._sum_over(score, strides)))
+            (score,) = self.rows.repeated([builder.multiply([chosen], [keys])], layout.width, once=True)
+            attention.append(self._all_heads(layer, self.rows.sum_over(score, strides)))
         builder.stage = f"{name}: attention times value"
-        context = self._sum_over_rows(builder.multiply(attention, values))
-        (context,) = self._repeated([context], layout.width)
+        context = self.rows.sum_over_rows(builder.multiply(attention, values))
+        (context,) = self.rows.repeated([context], layout.width)
         builder.stage = f"{name}: feed-forward"
         # All rows hold the same now, so that each place in each kind of row makes two other blocks of the output.
-        ((hidden,),) = self._products([[context], [x0]], [self._output_map(layer)])
+        ((hidden,),) = self.rows.products([[context], [x0]], [self._output_map(layer)])
         builder.stage = f"{name}: activation"
         hidden_parts = builder.parts(hidden)
         squares = [builder.multiply([part], [part]) for part in hidden_parts]
@@ -313,7 +314,7 @@ class HadamardLowering:
 
     def _output_map(self, layer: Layer) -> Map:
         """The map to z and all pre-activations at once, each at its place: matrices [W, kinds·R]."""
-        residual, wide = self._feed_forward_maps(layer)
+        residual, wide = self.weights.feed_forward_maps(layer, interleaved=True)
         width, length = self.layout.width, self.row_kinds * self.layout.row
         matrices = [np.zeros((2, width, length)) for _ in range(2)]
         bias = np.zeros((2, length))
@@ -323,7 +324,7 @@ class HadamardLowering:
             bias[part, place] = constant
             for matrix, mine in zip(matrices, own, strict=True):
                 matrix[part, :, place] = mine
-        return [self._paired(*matrix) for matrix in matrices], self._paired_bias(*bias)
+        return [paired(*matrix) for matrix in matrices], paired_bias(*bias)
 
     def _logits(self, real: Value, squares: Sequence[Value]) -> Value:
         """Two classes in a slot: real and imaginary part; J slots in turn hold all pairs, in every slot of the ciphertext.
@@ -335,7 +336,7 @@ class HadamardLowering:
         pairs = 1 << ((classes + 1) // 2 - 1).bit_length()
         length = self.row_kinds * layout.row
         weights = np.zeros((3, 2 * pairs, length))  # of z, of the real part's squares, of the imaginary part's
-        for block, matrix in enumerate(self._state_blocks(classifier)):
+        for block, matrix in enumerate(self.weights.state_blocks(classifier)):
             part, position = self._output_place(block)
             weights[part + 1 if block else 0, :classes, position : position + width] = matrix[:, :classes].T
         bias = np.zeros(2 * pairs)
@@ -350,192 +351,32 @@ class HadamardLowering:
             terms.append(builder.weighted_sum(builder.rotate(source, range(pairs)), vectors, self.scale))
         total = builder.rescale(builder.add(terms))
         # Rows of one kind are all alike, so that a sum over `length` slots, from any on, is the sum over all places.
-        total = self._sum_over(total, [pairs << k for k in range((length // pairs).bit_length() - 1)])
+        total = self.rows.sum_over(total, [pairs << k for k in range((length // pairs).bit_length() - 1)])
         return builder.add_plain(total, bias[0::2] + 1j * bias[1::2])
 
-    # --- pieces ----------------------------------------------------------------------------------------------------
-
-    def _products(self, inputs: Sequence[Blocks], maps: Sequence[Map]) -> list[Blocks]:
-        """For each map the sum of input·matrix, plus bias: inputs repeated along their rows. 1 level.
-
-        out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014), baby steps shared
-        by all maps; giant steps in Horner's way, so that one key serves them all.
-        """
-        builder, blocks = self.builder, len(inputs[0])
-        lengths = [max(self.layout.row, matrices[0].shape[1]) for matrices, _ in maps]
-        tables = [
-            [self._diagonals(matrix, length) for matrix in matrices]
-            for (matrices, _), length in zip(maps, lengths, strict=True)
-        ]
-        outputs: list[Blocks] = [[] for _ in maps]
-        for block in range(blocks):
-            values = [tensor[block] for tensor in inputs]
-            totals = builder.linear_transforms(values, tables, range(self.baby_steps), self.baby_steps, self.scale)
-            for output, total, (_, bias), length in zip(outputs, totals, maps, lengths, strict=True):
-                padded = np.zeros(length, bias.dtype)
-                padded[: len(bias)] = bias
-                output.append(builder.add_plain(total, padded))
-        return outputs
-
-    def _diagonals(self, matrix: NDArray[np.number], length: int) -> NDArray[np.number]:
-        """[giant steps, baby steps, length] of a matrix [W, P]: each diagonal, turned back by its giant step."""
-        width, babies, positions = self.layout.width, self.baby_steps, np.arange(matrix.shape[1])
-        table = np.zeros((width // babies, babies, length), matrix.dtype)
-        for shift in range(width):
-            giant, baby = divmod(shift, babies)
-            diagonal = np.zeros(length, matrix.dtype)
-            diagonal[positions] = matrix[(positions + shift) % width, positions]
-            table[giant, baby] = np.roll(diagonal, giant * babies)
-        return table
+    # --- the state -------------------------------------------------------------------------------------------------
 
     def _from_state(self, state: State, affines: Sequence[Affine]) -> list[Blocks]:
         """Affine maps of the state as real values, at twice the scale. 1 level."""
         signs = np.resize([1.0, -1.0], self.layout.width)[:, None]
         maps: list[Map] = []
         for affine in affines:
-            blocks = self._state_blocks(affine)
+            blocks = self.weights.state_blocks(affine)
             # Of (a + X^(N/2)·b)·(A - i·sign·B) the real part is a·A + b·B.
             matrices = [
                 blocks[first] - (1j * signs * blocks[second] if second is not None else 0.0)
                 for _, (first, second) in state.parts
             ]
             maps.append((matrices, affine.bias))
-        made = self._products([values for values, _ in state.parts], maps)
+        made = self.rows.products([values for values, _ in state.parts], maps)
         return [[self.builder.real_part(value) for value in blocks] for blocks in made]
 
     def _stream(self, layer: Layer, state: State) -> Blocks:
         if layer.stream is None:
             raise PlanError("the first layer has no stream")
         width, copies = self.layout.width, self.layout.row // 2 // self.layout.width
-        stream = self._columns_at(layer.stream, np.arange(len(layer.stream.bias)))
+        stream = self.weights.columns_at(layer.stream, np.arange(len(layer.stream.bias)))
         tiled = Affine(tuple(np.tile(m, copies) for m in stream.matrices), np.tile(stream.bias, copies))
         if stream.bias.shape != (width,):
             raise PlanError("a stream does not fill a row")
         return self._from_state(state, [tiled])[0]
-
-    def _state_blocks(self, affine: Affine) -> list[Array]:
-        """Its matrices cut in blocks of W rows, padded: one for each block of the state."""
-        width, blocks = self.layout.width, []
-        for matrix in affine.matrices:
-            for start in range(0, matrix.shape[0], width):
-                blocks.append(self._pad(matrix[start : start + width]))
-        return blocks
-
-    def _feed_forward_maps(self, layer: Layer) -> tuple[tuple[Array, Array, Array], list[tuple[Array, Array, Array]]]:
-        """(matrix of the context, matrix of x, bias) for z, and for each block of W pre-activations."""
-        if layer.up_from_context is None:
-            raise PlanError("the network must be folded before it is lowered")
-        width, shape = self.layout.width, self.shape
-        positions = (
-            self.layout.feature_position()
-            if layer is not self.network.layers[-1]
-            else np.arange(width) % shape.padded_head_size * shape.padded_heads
-            + np.arange(width) // shape.padded_head_size
-        )
-
-        def from_context(matrix: Array) -> Array:
-            padded = np.zeros((width, matrix.shape[1]))
-            padded[positions[self._head_major()]] = matrix
-            return padded
-
-        own = np.zeros((width, width))
-        own[:, : shape.hidden] = from_context(layer.context.matrices[0])
-        bias = np.zeros(width)
-        bias[: shape.hidden] = layer.context.bias
-        through, direct = layer.up_from_context.matrices
-        wide = []
-        for start in range(0, len(layer.up_from_context.bias), width):
-            columns = slice(start, start + width)
-            count = min(width, len(layer.up_from_context.bias) - start)
-            context, x, constant = np.zeros((width, width)), np.zeros((width, width)), np.zeros(width)
-            context[:, :count] = from_context(through[:, columns])
-            x[: direct.shape[0], :count] = direct[:, columns]
-            constant[:count] = layer.up_from_context.bias[columns]
-            wide.append((context, x, constant))
-        return (own, np.eye(width), bias), wide
-
-    def _head_major(self) -> NDArray[np.int64]:
-        """Where feature h·d + k of the model's own order lies among padded heads: [heads·d]."""
-        features = np.arange(self.shape.heads * self.shape.head_size)
-        return features // self.shape.head_size * self.shape.padded_head_size + features % self.shape.head_size
-
-    def _value_features(self, group: int) -> NDArray[np.int64]:
-        """Which feature each position of a group's values holds: [pattern], -1 for none."""
-        layout = self.layout
-        position = np.arange(layout.pattern)
-        k = position // layout.group
-        head = group * layout.group + position % layout.group
-        return np.where(k < layout.head_size, head * layout.head_size + k, -1)
-
-    def _columns(self, affine: Affine, features: NDArray[np.int64]) -> Affine:
-        """Outputs at the positions that hold these padded head-major features (-1: zero)."""
-
-        def placed(matrix: Array) -> Array:
-            padded = np.zeros((*matrix.shape[:-1], self.layout.width + 1))
-            padded[..., self._head_major()] = matrix
-            return np.asarray(padded[..., features], np.float64)
-
-        return Affine(tuple(placed(matrix) for matrix in affine.matrices), placed(affine.bias))
-
-    def _columns_at(self, affine: Affine, positions: NDArray[np.int64]) -> Affine:
-        def placed(matrix: Array) -> Array:
-            padded = np.zeros((*matrix.shape[:-1], self.layout.width))
-            padded[..., positions] = matrix
-            return padded
-
-        return Affine(tuple(placed(matrix) for matrix in affine.matrices), placed(affine.bias))
-
-    def _plain(self, affine: Affine, index: int) -> Array:
-        return self._pad(affine.matrices[index])
-
-    def _pad(self, matrix: Array) -> Array:
-        padded = np.zeros((self.layout.width, matrix.shape[1]))
-        padded[: matrix.shape[0]] = matrix
-        return padded
-
-    def _paired(self, first: Array, second: Array) -> Complex:
-        """Matrix of the output a + X^(N/2)·b: first + i·sign·second, the sign alternating over positions."""
-        return np.asarray(first + 1j * np.resize([1.0, -1.0], first.shape[1]) * second, np.complex128)
-
-    def _paired_bias(self, first: Array, second: Array) -> Complex:
-        return np.asarray(first + 1j * np.resize([1.0, -1.0], len(first)) * second, np.complex128)
-
-    def _repeated(self, blocks: Blocks, length: int, *, once: bool = False) -> Blocks:
-        """Copies of what lies in the first `length` positions of each row, to its end or `once`; the rest must be zero."""
-        steps = [length] if once else [length << k for k in range((self.layout.row // length).bit_length() - 1)]
-        return [self._sum_over(value, [-step for step in steps]) for value in blocks]
-
-    def _skew(self, value: Value) -> Value:
-        """out[t, p] = in[t + shift(p), p]. 1 level."""
-        layout = self.layout
-        babies = min(self.hoisted_rows, layout.block_tokens)
-        shifts = np.arange(layout.block_tokens).reshape(-1, babies, 1)
-        masks = (layout.shift() == shifts).astype(np.float64)
-        steps = [layout.row * baby for baby in range(babies)]
-        (skewed,) = self.builder.linear_transforms([value], [[masks]], steps, babies * layout.row, self.scale)
-        return skewed
-
-    def _broadcast(self, value: Value) -> Value:
-        """The first token's row in the rows of all tokens. 1 level."""
-        layout = self.layout
-        mask = np.zeros(layout.slots)
-        mask[: layout.row] = 1.0
-        return self._sum_over_rows(self.builder.rescale(self.builder.weighted_sum([value], [mask], self.scale)))
-
-    def _sum_over_rows(self, value: Value) -> Value:
-        bits = self.layout.block_tokens.bit_length() - 1
-        return self._sum_over(value, [self.layout.row << bit for bit in range(bits)])
-
-    def _sum_over(self, value: Value, steps: Sequence[int]) -> Value:
-        for step in steps:
-            value = self.builder.add([value, *self.builder.rotate(value, [step])])
-        return value
-
-    def _multiples(self, value: Value, step: int, count: int, hoisted: int = HOISTED) -> list[Value]:
-        """Rotations by 0, step, 2·step, ...: `hoisted` of them share one decomposition."""
-        turned: list[Value] = []
-        while len(turned) < count:
-            if turned:
-                (value,) = self.builder.rotate(value, [hoisted * step])
-            turned.extend(self.builder.rotate(value, [step * k for k in range(min(hoisted, count - len(turned)))]))
-        return turned
