@@ -99,12 +99,7 @@ class HadamardLowering:
     def _layer(self, name: str, layer: Layer, state: State, mask: Blocks) -> State:
         builder, layout = self.builder, self.layout
         builder.stage = f"{name}: query, key, value"
-        x = (
-            state.parts[0][0]
-            if layer.stream is None
-            else self.rows.repeated(self._stream(layer, state), layout.row // 2)
-        )
-        queries, pairs = self._queries_and_pairs(layer, state, x)
+        x, queries, pairs = self._queries_and_pairs(layer, state)
         queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in queries]
         builder.stage = f"{name}: skew of keys and values"
         skewed = [[builder.parts(self.rows.skew(block)) for block in blocks] for blocks in pairs]
@@ -126,8 +121,8 @@ class HadamardLowering:
         merged = [builder.real_part(builder.add(parts)) for parts in context]
         return self._feed_forward(name, layer, self.rows.repeated(merged, layout.width), x)
 
-    def _queries_and_pairs(self, layer: Layer, state: State, x: Blocks) -> tuple[list[Blocks], list[Blocks]]:
-        """For each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
+    def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
+        """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
         layout, groups = self.layout, range(self.layout.groups)
         queries = [self.weights.columns(layer.query, layout.pattern_features(group)) for group in groups]
         keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
@@ -137,18 +132,19 @@ class HadamardLowering:
             for key, value in zip(keys, values, strict=True):
                 both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
                 maps.append(((both,), paired_bias(key.bias, value.bias)))
+            x = state.parts[0][0]
             made = self.rows.products([x], maps)
-            return made[: layout.groups], made[layout.groups :]
+            return x, made[: layout.groups], made[layout.groups :]
         if not layer.value_reads_state:
             stream = layer.stream  # one level earlier: values are skewed together with the keys
             values = [value.after(stream) for value in values]
-        made = self._from_state(state, [*queries, *keys, *values])
+        stream_blocks, *made = self._from_state(state, [self._tiled(layer.stream), *queries, *keys, *values])
         made_keys, made_values = made[layout.groups : 2 * layout.groups], made[2 * layout.groups :]
         pairs = [
             [self.builder.combine(a, b, 1) for a, b in zip(key_blocks, value_blocks, strict=True)]
             for key_blocks, value_blocks in zip(made_keys, made_values, strict=True)
         ]
-        return made[: layout.groups], pairs
+        return self.rows.repeated(stream_blocks, layout.row // 2), made[: layout.groups], pairs
 
     def _scores(self, query: Blocks, key: Blocks) -> list[list[Value]]:
         """S of every block of queries with every block of keys, periodic along B·tokens positions of a line. 1 level."""
@@ -251,14 +247,7 @@ class HadamardLowering:
         builder, layout, shape = self.builder, self.layout, self.shape
         positions = shape.attention_positions()
         builder.stage = f"{name}: query, key, value"
-        x = (
-            state.parts[0][0]
-            if layer.stream is None
-            else self.rows.repeated(self._stream(layer, state), layout.row // 2)
-        )
-        query = self.weights.columns_at(layer.query, positions)
-        first = State(tuple(((blocks[0],), which) for blocks, which in state.parts))  # type: ignore[misc]
-        ((chosen,),) = self._from_state(first, [query])
+        x, chosen = self._stream_and_query(layer, state, self.weights.columns_at(layer.query, positions))
         key, value = self.weights.columns_at(layer.key, positions), self.weights.columns_at(layer.value, positions)
         both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
         bias = paired_bias(key.bias, value.bias)
@@ -287,6 +276,20 @@ class HadamardLowering:
         squares = [builder.multiply([part], [part]) for part in hidden_parts]
         builder.stage = "logits"
         builder.output("logits", self._logits(hidden_parts[0], squares))
+
+    def _stream_and_query(self, layer: Layer, state: State, query: Affine) -> tuple[Blocks, Value]:
+        """x of all tokens, and the first token's block of queries, from the same rotations. 1 level."""
+
+        def blocks(which: slice) -> State:
+            return State(tuple((values[which], part) for values, part in state.parts))
+
+        if layer.stream is None:
+            ((chosen,),) = self._from_state(blocks(slice(1)), [query])
+            return state.parts[0][0], chosen
+        stream = self._tiled(layer.stream)
+        first, (chosen,) = self._from_state(blocks(slice(1)), [stream, query])
+        others = self._from_state(blocks(slice(1, None)), [stream])[0] if self.layout.blocks > 1 else []
+        return self.rows.repeated([*first, *others], self.layout.row // 2), chosen
 
     def _all_heads(self, layer: Layer, score: Value) -> Value:
         builder, shape = self.builder, self.shape
@@ -371,12 +374,8 @@ class HadamardLowering:
         made = self.rows.products([values for values, _ in state.parts], maps)
         return [[self.builder.real_part(value) for value in blocks] for blocks in made]
 
-    def _stream(self, layer: Layer, state: State) -> Blocks:
-        if layer.stream is None:
-            raise PlanError("the first layer has no stream")
-        width, copies = self.layout.width, self.layout.row // 2 // self.layout.width
-        stream = self.weights.columns_at(layer.stream, np.arange(len(layer.stream.bias)))
-        tiled = Affine(tuple(np.tile(m, copies) for m in stream.matrices), np.tile(stream.bias, copies))
-        if stream.bias.shape != (width,):
-            raise PlanError("a stream does not fill a row")
-        return self._from_state(state, [tiled])[0]
+    def _tiled(self, stream: Affine) -> Affine:
+        """What makes x of the state, for the first half of a row."""
+        copies = self.layout.row // 2 // self.layout.width
+        stream = self.weights.columns_at(stream, np.arange(len(stream.bias)))
+        return Affine(tuple(np.tile(matrix, copies) for matrix in stream.matrices), np.tile(stream.bias, copies))
