@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from services.server.health import Health
 from services.server.identity import Authenticator, TokenFile
 from services.server.key_store import KeyStore
 from services.server.metrics import Metrics
+from services.server.model import ServedModel
 from services.server.settings import Settings
 from services.server.tls import Certificates
 from services.server.traces import Tracer
@@ -48,36 +49,44 @@ async def serve(
         on_killed_by=lambda job, cause: front.blame(job, cause),  # noqa: PLW0108  (there is no front yet)
     )
     with _key_directory(settings) as directory:
-        model = await pool.start()
-        metrics.describe(model.binding.program_digest)
-        store = KeyStore(
-            directory,
-            model,
-            settings.limits,
-            on_removed=lambda _name, reason: metrics.removed.labels(reason).inc(),
-        )
-        tracer = Tracer.from_environment() if settings.traces else Tracer()
-        desk = Desk(Authenticator(settings.authentication, TokenFile(settings.tokens)), metrics, tracer)
-        front = Front(model, store, pool, desk, settings.limits)
-        health = Health(settings.limits.health_watches)
-        server = _server(settings, front, health)
-        port = _listen(server, settings)
-        await server.start()
-        watch = asyncio.ensure_future(_watch(front, health))
-        metrics_port = _serve_metrics(settings.metrics_address, metrics)
-        log.info("serving", port=port, program=model.binding.program_digest[:16], **settings.printable())
-        await health.say(alive=True, ready=True)
-        on_ready(port, metrics_port)
-        await stop.wait()
-        log.info("draining", computing=pool.computing, waiting=pool.waiting)
-        front.draining = True
-        watch.cancel()
-        await health.say(alive=True, ready=False)
-        await asyncio.sleep(settings.limits.notice_seconds)
-        await server.stop(grace=settings.limits.drain_seconds)
-        await pool.stop()
-        await front.on_disk(store.close)
+        async with _running(pool) as model:
+            metrics.describe(model.binding.program_digest)
+            store = KeyStore(
+                directory,
+                model,
+                settings.limits,
+                on_removed=lambda _name, reason: metrics.removed.labels(reason).inc(),
+            )
+            tracer = Tracer.from_environment() if settings.traces else Tracer()
+            desk = Desk(Authenticator(settings.authentication, TokenFile(settings.tokens)), metrics, tracer)
+            front = Front(model, store, pool, desk, settings.limits)
+            health = Health(settings.limits.health_watches)
+            server = _server(settings, front, health)
+            port = _listen(server, settings)
+            await server.start()
+            watch = asyncio.ensure_future(_watch(front, health))
+            metrics_port = _serve_metrics(settings.metrics_address, metrics)
+            log.info("serving", port=port, program=model.binding.program_digest[:16], **settings.printable())
+            await health.say(alive=True, ready=True)
+            on_ready(port, metrics_port)
+            await stop.wait()
+            log.info("draining", computing=pool.computing, waiting=pool.waiting)
+            front.draining = True
+            watch.cancel()
+            await health.say(alive=True, ready=False)
+            await asyncio.sleep(settings.limits.notice_seconds)
+            await server.stop(grace=settings.limits.drain_seconds)
+            await front.on_disk(store.close)
         log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _running(pool: WorkerPool) -> AsyncIterator[ServedModel]:
+    """The pool's workers for the length of the block: a front that ends, however it ends, leaves none behind."""
+    try:
+        yield await pool.start()
+    finally:
+        await pool.stop()
 
 
 def _worker_settings(settings: Settings) -> WorkerSettings:

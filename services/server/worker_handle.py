@@ -40,6 +40,7 @@ class WorkerHandle:
         self.ready = False
         self.cause = ""
         """Why it ended last."""
+        self._started = False
         self._context = multiprocessing.get_context("spawn")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="worker-pipe")
 
@@ -56,6 +57,7 @@ class WorkerHandle:
             target=worker_entry.run, args=(theirs, self._cancelled, self.settings), daemon=True
         )
         self._process.start()
+        self._started = True
         theirs.close()
         self.key_sets.clear()
         _, plan_json, files = await self._receive()
@@ -130,9 +132,10 @@ class WorkerHandle:
         self._process.kill()
 
     def stop(self) -> None:
-        """End it, and what belongs to it."""
+        """End it, and what belongs to it; nothing to end is fine."""
         self.ready = False
-        self._process.kill()
-        self._process.join(5)
-        self._pipe.close()
+        if self._started:
+            self._process.kill()
+            self._process.join(5)
+            self._pipe.close()
         self._thread.shutdown(wait=False)

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -302,6 +304,23 @@ def test_sigterm_says_not_serving_then_drains(bundle: Path, tmp_path: Path) -> N
         eventually(
             lambda: not psutil.pid_exists(server.process_id) or psutil.Process(server.process_id).status() == "zombie"
         )
+
+
+def test_a_server_stops_although_nobody_reads_its_log_any_more(bundle: Path, tmp_path: Path) -> None:
+    """Its parent, which read its output, was killed: each line of the log is then a broken pipe."""
+    program = (
+        "import sys, time; from pathlib import Path; from tests.services.tiny import tiny_server, worker_of\n"
+        "with tiny_server(Path(sys.argv[1]), Path(sys.argv[2])) as server:\n"
+        "    print(server.process_id, worker_of(server).pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(bundle), str(tmp_path / "server")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        front, worker = (psutil.Process(int(number)) for number in parent.stdout.readline().split())
+        parent.kill()
+    front.send_signal(signal.SIGTERM)
+    gone, alive = psutil.wait_procs([front, worker], 20)
+    assert {process.pid for process in gone} == {front.pid, worker.pid}, alive
 
 
 def test_certificates_of_clients_are_asked_for_and_tell_them_apart(bundle: Path, tmp_path: Path) -> None:
