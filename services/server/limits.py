@@ -46,6 +46,8 @@ class Limits(BaseModel):
     """Keys unused for so long are deleted; time during which the server is down does not count."""
     unfinished_seconds: float = Field(6 * 3600.0, gt=0)
     """Uploads that nobody resumes for so long are deleted."""
+    sweep_seconds: float = Field(60.0, gt=0)
+    """Between two looks for key sets that are to go for their age."""
     disk_reserve_bytes: int = Field(GIBIBYTE, ge=0)
     """Free space that uploads leave on the disk; below it the server is not ready."""
     worker_memory_bytes: int = Field(16 * GIBIBYTE, ge=0)

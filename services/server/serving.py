@@ -30,7 +30,6 @@ from services.server.worker_pool import WorkerPool
 
 log = structlog.get_logger()
 WATCH_SECONDS = 1.0
-SWEEP_SECONDS = 60.0
 
 
 async def serve(
@@ -172,7 +171,7 @@ async def _watch(front: Front, health: Health) -> None:
             metrics.free.set(free)
             metrics.key_sets.set(await front.on_disk(store.index.count))
             metrics.key_bytes.set(await front.on_disk(store.index.reserved_bytes))
-            if swept == 0.0 or swept >= SWEEP_SECONDS:
+            if swept == 0.0 or swept >= front.limits.sweep_seconds:
                 await front.on_disk(store.sweep)
                 swept = 0.0
         except Exception as error:  # a watch that ended would leave readiness wrong for ever

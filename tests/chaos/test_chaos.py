@@ -4,8 +4,10 @@ import contextlib
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -160,22 +162,69 @@ def test_the_front_is_killed_and_restarted_under_load(bundle: Path, tmp_path: Pa
         assert [client._stored_key_set() for client in load.clients] == names  # no key was sent twice
 
 
-@contextlib.contextmanager
-def full_disk(process_id: int, size: int) -> Iterator[None]:
-    """No file of this process grows beyond so many bytes."""
-    before = resource.prlimit(process_id, resource.RLIMIT_FSIZE)
-    resource.prlimit(process_id, resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(process_id, resource.RLIMIT_FSIZE, before)
+class FileSizeLimit:
+    """No file of the server's front grows beyond 4000 bytes while the disk is full: what anyone may do to a process."""
+
+    def __init__(self, keys: Path) -> None:
+        self._keys = keys
+
+    @contextlib.contextmanager
+    def full(self, server: LocalServer) -> Iterator[None]:
+        """For the length of the block."""
+        before = resource.prlimit(server.process_id, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.process_id, resource.RLIMIT_FSIZE, (4000, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(server.process_id, resource.RLIMIT_FSIZE, before)
+
+    def close(self) -> None:
+        """Nothing was set up."""
 
 
-def test_the_disk_is_full_under_load(bundle: Path, tmp_path: Path) -> None:
-    with tiny_server(bundle, tmp_path / "server", settings=SETTINGS) as server, Load(server, tmp_path) as load:
+class SmallFileSystem:
+    """The keys' directory is a file system of its own, which has 8 kB left while it is full. Mounting takes root."""
+
+    def __init__(self, keys: Path) -> None:
+        self._keys = keys
+        keys.mkdir(parents=True, mode=0o700)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64m,mode=700", "thex-chaos", str(keys)],
+            capture_output=True,
+            check=False,
+        )
+        if mounted.returncode:
+            pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+
+    def _resize(self, size: int) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(self._keys)], check=True)
+
+    @contextlib.contextmanager
+    def full(self, _server: LocalServer) -> Iterator[None]:
+        """For the length of the block."""
+        self._resize(shutil.disk_usage(self._keys).used + 8192)
+        try:
+            yield
+        finally:
+            self._resize(64 << 20)
+
+    def close(self) -> None:
+        """Unmount."""
+        subprocess.run(["umount", "-l", str(self._keys)], check=True)
+
+
+@pytest.mark.parametrize("kind", [FileSizeLimit, SmallFileSystem])
+def test_the_disk_is_full_under_load(
+    bundle: Path, tmp_path: Path, kind: type[FileSizeLimit] | type[SmallFileSystem]
+) -> None:
+    with (
+        contextlib.closing(kind(tmp_path / "server" / "keys")) as disk,
+        tiny_server(bundle, tmp_path / "server", settings=SETTINGS) as server,
+        Load(server, tmp_path) as load,
+    ):
         load.more_answers()
         with tiny_client(server, tmp_path / "late", retries=Retries(attempts=1)) as late:
-            with full_disk(server.process_id, 4000):
+            with disk.full(server):
                 with pytest.raises(RoomError, match="disk_full") as caught:
                     late.prepare()
                 assert caught.value.retry_seconds is not None
@@ -185,6 +234,38 @@ def test_the_disk_is_full_under_load(bundle: Path, tmp_path: Path) -> None:
             assert late.classify(TEXT).label == load.right
             assert not kept or late._stored_key_set() == kept
         assert not load.errors
+
+
+@pytest.mark.parametrize("years", [30, -30])
+def test_the_clock_jumps_under_load(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, years: int) -> None:
+    """Keys live for an hour after their last use by the server's uptime: a wall clock set anew takes none away."""
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    monkeypatch.setenv("THEX_TEST_CLOCK_OFFSET", str(offset))
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent / 'clock'}:{Path(__file__).parents[2]}")
+    settings = {**SETTINGS, "limits.key_store_seconds": 3600, "limits.sweep_seconds": 0.1}
+    with (
+        tiny_server(bundle, tmp_path / "server", settings=settings) as server,
+        Load(server, tmp_path) as load,
+        tiny_client(server, tmp_path / "idle", retries=PATIENT) as idle,  # the first to lose its keys to a wall clock
+    ):
+        idle.prepare()
+        clients = [*load.clients, idle]
+        names = [client._stored_key_set() for client in clients]
+        load.more_answers()
+        offset.write_text(str(years * 365 * 86400))
+        time.sleep(3)  # the server looks for old keys every second
+        load.more_answers()
+        jumped = time.gmtime(time.time() + years * 365 * 86400)
+        assert f'"{time.strftime("%Y-%m", jumped)}' in (tmp_path / "server" / "lines").read_text()
+        assert idle.classify(TEXT).label == load.right
+        offset.write_text("0")
+        time.sleep(2)
+        load.more_answers()
+        assert idle.classify(TEXT).label == load.right
+        assert [client._stored_key_set() for client in clients] == names
+        assert metric(server, "thex_key_sets_removed_total") == 0
+    assert not load.errors
 
 
 def test_the_connection_is_cut_at_a_random_chunk(bundle: Path, tmp_path: Path) -> None:
