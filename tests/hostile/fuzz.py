@@ -12,6 +12,7 @@ Invariants, whatever the bytes:
 """
 
 import argparse
+import functools
 import json
 import shutil
 import sys
@@ -36,6 +37,7 @@ with atheris.instrument_imports(
     from services.server.identity import Authenticator, TokenFile
     from services.server.key_store import KeyStore
     from services.server.limits import Limits
+    from services.server.model import ServedModel
     from services.server.refusals import REASONS, Refusal
 
 from tests.hostile.generate_corpus import CORPUS, resealed
@@ -110,15 +112,24 @@ def tokens(content: bytes) -> None:
             raise AssertionError("a token was guessed")
 
 
+@functools.cache
+def _model() -> ServedModel:
+    return served_model(_SCRATCH)
+
+
+@functools.cache
+def _right_keys() -> dict[int, bytes]:
+    return {element: key_message(element) for element in KEYS}
+
+
 def store(content: bytes) -> None:
     """Invariant 5: the bytes choose what is done to the store."""
     choices = atheris.FuzzedDataProvider(content)
     directory = _SCRATCH / "store"
     shutil.rmtree(directory, ignore_errors=True)
-    model, limits = served_model(_SCRATCH), Limits(disk_reserve_bytes=0)
+    model, limits, right = _model(), Limits(disk_reserve_bytes=0), _right_keys()
     here = KeyStore(directory, model, limits)
     names = ["f" * 32]
-    right = {element: key_message(element) for element in KEYS}
     for _ in range(choices.ConsumeIntInRange(0, 12)):
         tenant = choices.PickValueInList([ALICE, BOB])
         name = choices.PickValueInList(names)
