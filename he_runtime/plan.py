@@ -103,6 +103,10 @@ class ClientPlan:
             packed[mask_name] = mask_block
         return packed
 
+    def empty_slots(self, bucket: int, slots: NDArray[Any]) -> NDArray[Any]:
+        """Those of an answer by repeated rows that hold zero when it is honest: all but the logits'."""
+        return slots.reshape(-1, self.layout(bucket).period)[:, self.outputs :]
+
     def unpack(self, bucket: int, slots: NDArray[Any]) -> NDArray[np.float64]:
         """Logits float64 [outputs] of a decrypted answer. RangeError when they cannot be an honest answer."""
         if self.packing.kind == HADAMARD:

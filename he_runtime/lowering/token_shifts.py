@@ -86,7 +86,8 @@ class TokenShiftLowering:
             else:
                 state = self._last_layer(name, layer, state, mask)
         builder.stage = "logits"
-        (logits,) = self._matrix([[blocks[0]] for blocks in state], self._split(self.network.classifier), repeat=False)
+        first = [[blocks[0]] for blocks in state]
+        (logits,) = self._matrix(first, self._split(self.network.classifier), repeat=False, alone=True)
         builder.output("logits", logits[0])
         return builder.build()
 
@@ -223,12 +224,14 @@ class TokenShiftLowering:
         maps: "Sequence[tuple[list[Array | None], Array]]",
         *,
         repeat: bool = True,
+        alone: bool = False,
         target_scale: float | None = None,
     ) -> list[Blocks]:
         """One output for each map: sum over inputs of input·matrix, plus bias. Matrices are [W, W]. 1 level.
 
         The baby steps of every input are rotated once and shared by all maps; the giant steps of one map are shared by all
         inputs. The plaintexts are zero in the second copy of a row, so one more rotation repeats the result there.
+        alone: the plaintexts are zero but for the first token's row, and so is the result: no slot tells of anything else.
         """
         builder = self.builder
         outputs: list[Blocks] = [[] for _ in maps]
@@ -239,7 +242,7 @@ class TokenShiftLowering:
                 partial: list[Value] = []
                 for giant in range(0, self.shape.width, self.baby_steps):
                     sums = [
-                        self._diagonal_sum(rotated, matrix, giant, target_scale or self.scale)
+                        self._diagonal_sum(rotated, matrix, giant, target_scale or self.scale, alone=alone)
                         for rotated, matrix in zip(babies, matrices, strict=True)
                         if matrix is not None
                     ]
@@ -247,11 +250,22 @@ class TokenShiftLowering:
                     if present:
                         partial.extend(builder.rotate(builder.add(present), [giant]))
                 result = builder.rescale(builder.add(partial))
-                result = builder.add_plain(result, self.layout.row_vector(bias, both_copies=False))
+                result = builder.add_plain(result, self._row_vector(bias, alone=alone))
                 output.append(self._repeat(result) if repeat else result)
         return outputs
 
-    def _diagonal_sum(self, babies: Sequence[Value], matrix: Array, giant: int, target_scale: float) -> Value | None:
+    def _row_vector(self, features: Array, *, alone: bool) -> Array:
+        """A plaintext of one row for the rows of all tokens, or for the first alone; zero in a row's second copy."""
+        row = self.layout.row_vector(features, both_copies=False)
+        if not alone:
+            return row
+        vector = np.zeros(self.layout.period)
+        vector[: len(row)] = row
+        return vector
+
+    def _diagonal_sum(
+        self, babies: Sequence[Value], matrix: Array, giant: int, target_scale: float, *, alone: bool
+    ) -> Value | None:
         """Sum over baby steps of rotated input times diagonal, the diagonals turned back by the giant step."""
         features = np.arange(self.shape.width)
         values, vectors = [], []
@@ -259,7 +273,7 @@ class TokenShiftLowering:
             diagonal = matrix[(features + giant + baby) % self.shape.width, features]
             if diagonal.any():
                 values.append(rotated)
-                vectors.append(np.roll(self.layout.row_vector(diagonal, both_copies=False), giant))
+                vectors.append(np.roll(self._row_vector(diagonal, alone=alone), giant))
         return self.builder.weighted_sum(values, vectors, target_scale) if values else None
 
     # --- matrices in slot order ------------------------------------------------------------------------------------

@@ -94,6 +94,7 @@ class Session:
                 rows = read_result_ciphertext(answer, self.binding, 0, scale)
                 slots = self.seal.decrypt_complex(secret, rows, scale)
                 _check_small(slots.imag, "the imaginary parts")
+                _check_small(self.plan.empty_slots(bucket, slots.real), "the unused slots")
             return self.plan.unpack(bucket, slots)
         except WireError as error:
             raise AnswerError(f"the server's answer is not one: {error.reason}: {error}") from None

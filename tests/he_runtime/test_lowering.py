@@ -6,6 +6,7 @@ from he_runtime.engines.plain import PlainEngine
 from he_runtime.errors import PlanError
 from he_runtime.execution import encode_constants, run
 from he_runtime.folding import fold
+from he_runtime.lowering.layout import Layout
 from he_runtime.lowering.token_shifts import TokenShiftLowering, levels_needed
 from he_runtime.lowering.wide_values import levels_needed_with_wide_values
 from he_runtime.network import network_of
@@ -23,6 +24,10 @@ def tiny_plan(weights, buckets, ring_degree: int = 1024) -> Plan:
 
 
 def simulate(plan: Plan, bucket: int, text, *, noise: bool = False) -> np.ndarray:
+    return plan.client_plan().unpack(bucket, answer_slots(plan, bucket, text, noise=noise))
+
+
+def answer_slots(plan: Plan, bucket: int, text, *, noise: bool = False) -> np.ndarray:
     program, client = plan.programs[bucket], plan.client_plan()
     engine = PlainEngine(plan.parameters, keys=plan.keys, noise=noise)
     inputs = {
@@ -32,7 +37,7 @@ def simulate(plan: Plan, bucket: int, text, *, noise: bool = False) -> np.ndarra
     outputs = run(program, engine, encode_constants(program, engine), inputs)
     assert outputs["logits"].level == 0
     assert outputs["logits"].scale == pytest.approx(program.outputs["logits"].scale, rel=1e-12)
-    return client.unpack(bucket, outputs["logits"].slots)
+    return outputs["logits"].slots
 
 
 @pytest.mark.parametrize("softmax", ["quadratic", "linear"])
@@ -72,6 +77,28 @@ def test_wide_values_compute_the_same_with_a_level_a_layer_less(
     )
     text = random_text(tokens, hidden)
     np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize(("bucket", "tokens"), [(4, 3), (8, 8), (64, 50)])
+@pytest.mark.parametrize("lowering", ["token shifts", "wide values", "hadamard sums"])
+def test_an_answer_holds_the_logits_and_nothing_else(lowering: str, bucket: int, tokens: int) -> None:
+    """Partial sums in other slots would tell a client of the weights."""
+    weights = random_weights(2, 8, 2, 16, classes=3)
+    text = random_text(tokens, 8)
+    parameters = make_parameters(1024, 15, insecure_test=True)
+    plan = plan_weights(
+        weights, (bucket,), logit_range=50.0, model_digest="test", parameters=parameters, lowering=lowering
+    )
+    slots = answer_slots(plan, bucket, text)
+    logits = plain_model.logits(weights, text)
+    if lowering == "hadamard sums":  # two a slot, over and over
+        wanted = np.resize([logits[0] + 1j * logits[1], logits[2]], len(slots))
+    else:
+        layout = Layout(parameters.slots, plan.shape.width, bucket)
+        wanted = np.zeros(len(slots))
+        for start in range(0, len(slots), layout.period):
+            wanted[start : start + 3] = logits
+    np.testing.assert_allclose(slots, wanted, rtol=0, atol=1e-11)
 
 
 def test_the_planner_takes_the_cheapest_and_tries_wide_values_only_for_a_smaller_ring() -> None:

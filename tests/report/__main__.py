@@ -90,6 +90,7 @@ def write(out: Path, results: dict[str, Any]) -> None:
         ),
         "",
         *(f"**Failed in this run:** `{name}`." for suite in suites.values() for name in suite.failures),
+        *(f"{part} ran before, by `{command}`." for part, command in results.get("before", {}).items()),
         *(f"The suite `{name}` failed at first and was run anew after a fix." for name in results.get("again", [])),
         "What the sections say below is what the tests of that section assert; it holds where they passed.",
         "",
@@ -122,8 +123,8 @@ def write(out: Path, results: dict[str, Any]) -> None:
         ),
         "",
         "Each client ended with the right answer or a refusal with a known reason; key sets kept their names across kill -9 of the front, and uploads went on where",
-        "they were. The clock's jump is in the default suite (`test_unused_keys_expire_by_uptime_whatever_the_wall_clock_says`), with a crash at every step of the",
-        "key store's writing. The full disk is a limit on the size of files (RLIMIT_FSIZE) put on the running front.",
+        "they were. The full disk is once a limit on the size of files (RLIMIT_FSIZE) put on the running front, once a file system of its own that is full. The clock is the",
+        "one that Python reads: thirty years ahead, thirty years back. A crash at every step of the key store's writing is in the default suite.",
         "",
         "## 3. Soak",
         "",
@@ -196,6 +197,14 @@ def main() -> None:
         "soak": samples,
         "corpus": len(list((ROOT / "tests" / "hostile" / "corpus").glob("*.bin"))),
         "board_seconds": times[-1],
+        "before": {
+            part: command
+            for part, command, file in (
+                ("Fuzzing", "python -m tests.hostile.fuzz_all", arguments.fuzz_results),
+                ("The soak", "python -m tests.chaos.soak", arguments.soak_results),
+            )
+            if file is not None
+        },
     }
     _keep(arguments.out, results)
 

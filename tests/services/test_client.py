@@ -173,14 +173,18 @@ def test_only_rounded_numbers_are_shared() -> None:
         result.share(30)
 
 
-@pytest.mark.parametrize("lowering", ["hadamard sums", "token shifts"])
-def test_what_an_honest_answer_leaves_empty_is_checked(bundle: Path, tmp_path: Path, lowering: str) -> None:
-    """An answer with something where an honest one repeats itself, or has no imaginary part."""
+@pytest.mark.parametrize(
+    ("lowering", "what"), [("hadamard sums", 1 + 1j), ("token shifts", 1 + 1j), ("token shifts", 1)]
+)
+def test_what_an_honest_answer_leaves_empty_is_checked(
+    bundle: Path, tmp_path: Path, lowering: str, what: complex
+) -> None:
+    """An answer with something where an honest one repeats itself, has no imaginary part, or nothing but zeros."""
     with FakeServer(bundle, lowering=lowering) as server, server.client(tmp_path / "keys") as client:
         assert client.classify(TEXT).label in client.labels
         secret, plan, session = client._secret_key(), client.plan, client.session
         slots = np.zeros(plan.parameters.slots, np.complex128)
-        slots[::2] = 1 + 1j
+        slots[::2] = what
         sealed = session.seal.encrypt(secret, slots, 0, plan.output_scale)
         fresh = server._engine.from_seeded(sealed.seed, sealed.rows[0], plan.output_scale)
         period = plan.answer_period
