@@ -44,7 +44,7 @@ def train(
         str, typer.Option(help="A BERT checkpoint (directory, hub id, package), or e.g. 2x128 for a fresh student.")
     ] = "2x128",
     recipe: Annotated[
-        str, typer.Option(help="non-interactive, the-x, or a JSON file with a recipe's fields.")
+        str, typer.Option(help="non-interactive, the-x, the-x-code, exact, or a JSON file with a recipe's fields.")
     ] = "non-interactive",
     skip: Annotated[list[str] | None, typer.Option(help="A stage to leave out; repeatable.")] = None,
     seed: Annotated[int, typer.Option(help="Of every generator.")] = 0,

@@ -7,14 +7,14 @@ from pydantic import ValidationError
 
 from thex.config import Replacements
 from thex.encoder import REPLACED, Ratios
-from thex.recipes import NON_INTERACTIVE, RECIPES, THE_X, Recipe, Stage, find_recipe, ratios
+from thex.recipes import NON_INTERACTIVE, RECIPES, THE_X, THE_X_CODE, Recipe, Stage, find_recipe, ratios
 
 
 def test_a_recipe_is_data(tmp_path: Path) -> None:
     for recipe in RECIPES.values():
         (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
         assert find_recipe(str(tmp_path / "recipe.json")) == recipe
-    with pytest.raises(ValueError, match=r"unknown recipe 'the-y': expected non-interactive, the-x, exact"):
+    with pytest.raises(ValueError, match=r"unknown recipe 'the-y': expected non-interactive, the-x, the-x-code, exact"):
         find_recipe("the-y")
     with pytest.raises(ValidationError, match="unknown softmax 'cubed'"):
         Replacements(softmax="cubed")
@@ -24,10 +24,16 @@ def test_a_recipe_is_data(tmp_path: Path) -> None:
         Recipe.model_validate({**THE_X.model_dump(), "buckets": (64, 256)})
 
 
-def test_both_recipes_end_with_everything_replaced() -> None:
-    for recipe in (NON_INTERACTIVE, THE_X):
+def test_every_recipe_but_exact_ends_with_everything_replaced() -> None:
+    for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE):
         after = recipe.replaced_after(len(recipe.stages))
         assert ratios(after, Stage(name="end"), 1.0) == REPLACED
+
+
+def test_the_two_readings_of_the_x_differ_in_softmax_alone() -> None:
+    assert (THE_X.replacements.softmax, THE_X_CODE.replacements.softmax) == ("thex_formula", "thex_code")
+    as_code = THE_X.replacements.model_copy(update={"softmax": "thex_code"})
+    assert THE_X.model_copy(update={"name": "the-x-code", "replacements": as_code}) == THE_X_CODE
 
 
 def test_a_skipped_stage_leaves_its_operation_exact() -> None:
