@@ -55,7 +55,7 @@ class Limits(BaseModel):
     worker_files: int = Field(256, ge=32)
     """Files that a worker may have open."""
     loaded_key_sets: int = Field(2, ge=1)
-    """Key sets that a worker holds in memory; each takes about 1.3 GB for the shipped model."""
+    """Key sets that a worker holds in memory; each takes about 0.8 GB for the shipped model."""
     notice_seconds: float = Field(2.0, ge=0)
     """Between saying NOT_SERVING and refusing connections: what a balancer needs to notice."""
     drain_seconds: float = Field(60.0, ge=0)

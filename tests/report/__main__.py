@@ -72,6 +72,11 @@ def machine() -> str:
     return f"{models[0].partition(': ')[2]}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
+def growth(samples: list[dict[str, Any]], what: str) -> float:
+    """From the middle of the soak to its end, as a share."""
+    return float(samples[-1][what] / samples[len(samples) // 2 - 1][what] - 1)
+
+
 def write(out: Path, results: dict[str, Any]) -> None:
     """The report, from what was measured and nothing else."""
     suites: dict[str, Suite] = results["suites"]
@@ -137,6 +142,8 @@ def write(out: Path, results: dict[str, Any]) -> None:
             f"| {one['worker_files']} | {one['worker_threads']} | {one['stored_bytes'] / 1e6:.1f} |"
             for one in samples[:: max(1, len(samples) // 10)][1:] + samples[-1:]
         ),
+        "",
+        f"In the second half the front grew by {growth(samples, 'front_memory_bytes'):.1%}, the worker by {growth(samples, 'worker_memory_bytes'):.1%}.",
         "",
         "## 4. Two tenants",
         "",
