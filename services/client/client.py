@@ -46,7 +46,8 @@ class Client:
     the server computes rightly with them; later uses find all of it in `key_directory`. The secret key is stored encrypted: under
     `passphrase` if given, else under a key file beside it.
 
-    Every call is finite (`timeouts`); what failed in passing is repeated (`retries`), a query always under fresh randomness.
+    Every call is finite (`timeouts`); what failed in passing is repeated (`retries`), a query always under fresh randomness. Threads may
+    share one.
     """
 
     target: str
