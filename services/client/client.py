@@ -11,6 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from he_runtime.wire.sizes import evaluation_key_bytes
 from services._pb import inference_pb2 as messages
 from services.client.ahead import made_ahead
 from services.client.connection import Connection, Identity, Timeouts
+from services.client.directory_lock import locked, read_if_there, write_whole
 from services.client.errors import AnswerError, KeysUnknownError, SelfTestError, ServerError
 from services.client.key_cache import KeyCache
 from services.client.result import Result
@@ -46,8 +48,8 @@ class Client:
     the server computes rightly with them; later uses find all of it in `key_directory`. The secret key is stored encrypted: under
     `passphrase` if given, else under a key file beside it.
 
-    Every call is finite (`timeouts`); what failed in passing is repeated (`retries`), a query always under fresh randomness. Threads may
-    share one.
+    Every call is finite (`timeouts`); what failed in passing is repeated (`retries`), a query always under fresh randomness.
+    Threads may share one, and processes a key directory.
     """
 
     target: str
@@ -147,21 +149,33 @@ class Client:
         with self._preparing:
             if self._ready:
                 return
-            secret = self._secret_key()
-            tested = self.retries.run(lambda: self._upload(secret))
-            if not tested:
-                try:
-                    self.retries.run(lambda: self._self_test(secret))
-                except SelfTestError:
-                    # Keys that compute wrongly would fail every query; the next call makes new ones.
-                    self.delete_keys()
-                    self._cache.forget_evaluation_keys()
-                    raise
-                self._tested_file.write_text(self._stored_key_set())
-            self._ready = True
+            with self._alone():
+                self._prepare()
+
+    def _prepare(self) -> None:
+        secret = self._secret_key()
+        tested = self.retries.run(lambda: self._upload(secret))
+        if not tested:
+            try:
+                self.retries.run(lambda: self._self_test(secret))
+            except SelfTestError:
+                # Keys that compute wrongly would fail every query; the next call makes new ones.
+                self._delete_keys(everything=False)
+                self._cache.forget_evaluation_keys()
+                raise
+            write_whole(self._tested_file, self._stored_key_set())
+        self._ready = True
 
     def delete_keys(self, *, everything: bool = False) -> None:
         """Have the server forget this client's evaluation keys: those of this directory, or all that it has of this identity."""
+        with self._preparing, self._alone():
+            self._delete_keys(everything=everything)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        # Of processes that share a key directory too, one makes the keys: others would mix theirs with them.
+        return locked(self.session.directory, self.timeouts.upload)
+
+    def _delete_keys(self, *, everything: bool) -> None:
         key_set = "" if everything else self._stored_key_set()
         if key_set or everything:
             try:
@@ -202,7 +216,7 @@ class Client:
         return self._key_set_file.with_name(f"{self._key_set_file.name}-tested")
 
     def _stored_key_set(self) -> str:
-        return self._key_set_file.read_text() if self._key_set_file.exists() else ""
+        return read_if_there(self._key_set_file)
 
     def _open_upload(self) -> messages.UploadState:
         def ask(key_set: str) -> messages.UploadState:
@@ -216,8 +230,7 @@ class Client:
             if not stored:
                 raise
             state = ask("")  # the server forgot us: upload anew
-        self._key_set_file.write_text(state.key_set)
-        self._key_set_file.chmod(0o600)
+        write_whole(self._key_set_file, state.key_set)
         return state
 
     def _upload(self, secret: SecretKey) -> bool:
@@ -225,7 +238,7 @@ class Client:
         state = self._open_upload()
         missing = {element: level for element, level in self.plan.keys.items() if element not in set(state.complete)}
         if not missing:
-            tested = self._tested_file.exists() and self._tested_file.read_text() == state.key_set
+            tested = read_if_there(self._tested_file) == state.key_set
             if tested:
                 return True
         if missing:

@@ -1,7 +1,9 @@
 """The client against the fake server: what it repeats, what it never repeats, what it finds out before it believes an answer."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +239,24 @@ def test_nobody_there_is_said_in_finite_time(tmp_path: Path) -> None:
 
     with pytest.raises(UnreachableError, match="is it serving"):
         Client("127.0.0.1:1", tmp_path, insecure=True, timeouts=Timeouts(connect=0.3))
+
+
+def test_clients_that_share_a_directory_make_one_set_of_keys(server: FakeServer, bundle: Path, tmp_path: Path) -> None:
+    # As two processes would: each has a Client of its own, and both come first.
+    clients = [server.client(tmp_path / "keys") for _ in range(3)]
+    together = threading.Barrier(len(clients))
+
+    def ask(client: Client) -> Result:
+        together.wait(30)
+        return client.classify(TEXT)
+
+    try:
+        with ThreadPoolExecutor(len(clients)) as threads:
+            results = list(threads.map(ask, clients))
+        plain = plain_logits(Bundle.open(bundle).weights(), clients[0].model.embed(*clients[0].tokenise(TEXT)))
+    finally:
+        for client in clients:
+            client.close()
+    for result in results:
+        np.testing.assert_allclose(result.logits, plain, rtol=0, atol=1e-3)
+    assert count(server, "UploadKeys") == count(server, "SelfTest") == 1
