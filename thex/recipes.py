@@ -49,7 +49,7 @@ class Recipe(Facts):
     stages: tuple[Stage, ...] = ()
     batch: int = 64
     hostile_batch: int = 16
-    sentences: int = 22_000
+    sentences: int = 0
     dropout: float = 0.1
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)
@@ -89,7 +89,7 @@ def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Rati
     return Ratios(of.get("softmax", 0.0), of.get("activation", 0.0), of.get("norm", 0.0), of.get("pooler", 0.0))
 
 
-FINETUNE = Stage(name="finetune", texts=44_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
+FINETUNE = Stage(name="finetune", texts=200_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
 
 NON_INTERACTIVE = Recipe(
     name="non-interactive",
