@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.bundle import Architecture, EncoderWeights, LayerWeights, Replacements
+from he_runtime.bundle import Architecture, EncoderWeights, LayerWeights, Pooling, Replacements
 
 
 def random_weights(
@@ -15,10 +15,11 @@ def random_weights(
     intermediate: int,
     *,
     softmax: Literal["quadratic", "linear"] = "quadratic",
-    classes: int = 2,
+    classes: int | None = 2,
+    pooling: Pooling = "first",
     seed: int = 0,
 ) -> EncoderWeights:
-    """Weights of the given shape, the same for the same seed."""
+    """Weights of the given shape, the same for the same seed. classes: None for a sentence encoder without a head."""
     random = np.random.default_rng(seed)
 
     def normal(*shape: int) -> NDArray[np.float64]:
@@ -68,13 +69,14 @@ def random_weights(
             positions=128,
             token_types=2,
             embedding_norm_epsilon=1e-12,
+            pooling=pooling,
         ),
         Replacements(softmax=softmax, activation="quadratic", norm="affine_centred", pooler="linear"),
         tuple(layer() for _ in range(layers)),
-        normal(hidden, hidden) / np.sqrt(hidden),
+        normal(hidden, hidden) / np.sqrt(hidden) if pooling == "first" else None,
         normal(hidden) * 0.1,
-        normal(hidden, classes) / np.sqrt(hidden),
-        normal(classes) * 0.1,
+        normal(hidden, classes) / np.sqrt(hidden) if classes is not None else np.eye(hidden),
+        normal(classes) * 0.1 if classes is not None else np.zeros(hidden),
     )
 
 

@@ -21,6 +21,8 @@ from he_runtime.errors import BundleError, RangeError
 FORMAT_VERSION = 1
 CLIENT_FILES = ("config.json", "client.safetensors", "tokenizer.json")
 Positive = Annotated[float, Field(gt=0)]
+Pooling = Literal["first", "mean"]
+"""What of the last layer the head reads: the first token through a pooler, or the mean over all tokens as it is."""
 
 
 class _Strict(BaseModel):
@@ -28,10 +30,10 @@ class _Strict(BaseModel):
 
 
 class Task(_Strict):
-    """What the model answers."""
+    """What the model answers. An embedding has no labels: its numbers are the sentence's vector, not yet of unit length."""
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Literal["classification", "regression", "embedding"]
     labels: tuple[str, ...]
     pair: bool
 
@@ -47,6 +49,7 @@ class Architecture(_Strict):
     positions: Annotated[int, Field(ge=1)]
     token_types: Annotated[int, Field(ge=1)]
     embedding_norm_epsilon: Positive
+    pooling: Pooling = "first"
 
     @property
     def head_size(self) -> int:
@@ -133,9 +136,11 @@ class EncoderWeights:
     architecture: Architecture
     replacements: Replacements
     layers: tuple[LayerWeights, ...]
-    pooler: NDArray[np.float64]
+    pooler: NDArray[np.float64] | None
+    """None where the mean over tokens is read."""
     pooler_bias: NDArray[np.float64]
     classifier: NDArray[np.float64]
+    """Of a sentence encoder without a head, the identity."""
     classifier_bias: NDArray[np.float64]
 
 
@@ -226,12 +231,11 @@ class Bundle:
         """The encoder's weights, float64, shapes checked against config.json."""
         architecture = self.config.architecture
         hidden, wide, classes = architecture.hidden, architecture.intermediate, max(1, len(self.config.task.labels))
-        shapes: dict[str, tuple[int, ...]] = {
-            "pooler.weight": (hidden, hidden),
-            "pooler.bias": (hidden,),
-            "classifier.weight": (classes, hidden),
-            "classifier.bias": (classes,),
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        if architecture.pooling == "first":
+            shapes |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
+        if self.config.task.kind != "embedding":
+            shapes |= {"classifier.weight": (classes, hidden), "classifier.bias": (classes,)}
         for layer in range(architecture.layers):
             for name, outputs, inputs in (
                 ("query", hidden, hidden),
@@ -249,14 +253,15 @@ class Bundle:
             shapes[f"layers.{layer}.attention.coefficients"] = (architecture.heads, 3)
             shapes[f"layers.{layer}.activation.coefficients"] = (wide, 3)
         tensors = _tensors(self.directory / "server.safetensors", shapes)
+        pooler, classifier = tensors.get("pooler.weight"), tensors.get("classifier.weight")
         return EncoderWeights(
             architecture,
             self.config.replacements,
             tuple(_layer(tensors, layer) for layer in range(architecture.layers)),
-            tensors["pooler.weight"].T,
-            tensors["pooler.bias"],
-            tensors["classifier.weight"].T,
-            tensors["classifier.bias"],
+            pooler.T if pooler is not None else None,
+            tensors.get("pooler.bias", np.zeros(hidden)),
+            classifier.T if classifier is not None else np.eye(hidden),
+            tensors.get("classifier.bias", np.zeros(hidden)),
         )
 
 
@@ -314,6 +319,8 @@ def _read_config(directory: Path) -> BundleConfig:
         raise BundleError(f"{directory / 'config.json'}: {where or 'document'}: {first['msg']}") from None
     if config.architecture.hidden % config.architecture.heads:
         raise BundleError(f"{config.architecture.heads} heads do not divide {config.architecture.hidden} features")
+    if config.task.kind == "embedding" and (config.task.labels or config.architecture.pooling != "mean"):
+        raise BundleError("an embedding is the mean over tokens and has no labels; config.json says otherwise")
     if len(config.ranges.layers) != config.architecture.layers:
         raise BundleError("config.json has ranges for another number of layers than the architecture")
     if not config.buckets or any(bucket < 1 or bucket & (bucket - 1) for bucket in config.buckets):

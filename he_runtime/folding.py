@@ -118,14 +118,14 @@ def fold_attention_output_into_up(network: Network) -> Network:
 def fold_down_into_next_layer(network: Network) -> Network:
     """Query and key of the next layer read the state (z, u) at once, one level earlier than through x.
 
-    So does the value where attention is linear. With a square the value has a level to spare, and in the last layer the first
-    token's query takes a level more to be broadcast, so key and value go on reading x, which is cheaper.
+    So does the value where attention is linear. With a square the value has a level to spare, and in a last layer that works for
+    the first token alone, its query takes a level more to be broadcast, so key and value go on reading x, which is cheaper.
     """
     layers = [network.layers[0]]
     for layer in network.layers[1:]:
         if layer.stream is None:
             raise PlanError("fold_norms must come before fold_down_into_next_layer")
-        last = layer is network.layers[-1]
+        last = layer is network.layers[-1] and network.pooling == "first"
         early_value = not last and not layer.attention[:, 0].any()
         layers.append(
             replace(

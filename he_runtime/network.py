@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.bundle import EncoderWeights, LayerWeights
+from he_runtime.bundle import EncoderWeights, LayerWeights, Pooling
 
 Array = NDArray[np.float64]
 
@@ -82,12 +82,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers and the head that reads the first token."""
+    """Layers and the head that reads the first token, or the mean over all."""
 
     heads: int
     layers: tuple[Layer, ...]
     pooler: Affine | None
     classifier: Affine
+    """Of a sentence encoder without a head, the identity."""
+    pooling: Pooling
 
 
 def network_of(weights: EncoderWeights) -> Network:
@@ -96,8 +98,9 @@ def network_of(weights: EncoderWeights) -> Network:
     return Network(
         heads,
         tuple(_layer(layer, heads) for layer in weights.layers),
-        Affine((weights.pooler,), weights.pooler_bias),
+        Affine((weights.pooler,), weights.pooler_bias) if weights.pooler is not None else None,
         Affine((weights.classifier,), weights.classifier_bias),
+        weights.architecture.pooling,
     )
 
 
@@ -125,14 +128,17 @@ def _layer(layer: LayerWeights, heads: int) -> Layer:
 
 
 def evaluate(network: Network, embedded: Array) -> Array:
-    """Logits float64 [classes] of one text, embedded [tokens, hidden] without padding."""
+    """Outputs float64 [classes or features] of one text, embedded [tokens, hidden] without padding."""
     state: tuple[Array, ...] = (embedded,)
     for layer in network.layers:
         state = _evaluate_layer(layer, network.heads, state)
-    first = tuple(part[:1] for part in state)
+    if network.pooling == "first":
+        pooled = tuple(part[:1] for part in state)
+    else:
+        pooled = tuple(part.mean(axis=0, keepdims=True) for part in state)
     if network.pooler is not None:
-        first = (network.pooler(first),)
-    return np.asarray(network.classifier(first)[0], np.float64)
+        pooled = (network.pooler(pooled),)
+    return np.asarray(network.classifier(pooled)[0], np.float64)
 
 
 def _evaluate_layer(layer: Layer, heads: int, state: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -11,13 +11,14 @@ Array = NDArray[np.float64]
 
 
 def logits(weights: EncoderWeights, embedded: Array) -> Array:
-    """Logits float64 [classes] of one text. embedded: [tokens, hidden], without padding."""
+    """Outputs float64 of one text: [classes], or [hidden] of a sentence encoder. embedded: [tokens, hidden], without padding."""
     hidden = embedded
     for layer in weights.layers:
         hidden = _encoder_layer(layer, weights.architecture.heads, hidden)
-    return np.asarray(
-        (hidden[0] @ weights.pooler + weights.pooler_bias) @ weights.classifier + weights.classifier_bias, np.float64
-    )
+    pooled = hidden[0] if weights.architecture.pooling == "first" else hidden.mean(axis=0)
+    if weights.pooler is not None:
+        pooled = pooled @ weights.pooler + weights.pooler_bias
+    return np.asarray(pooled @ weights.classifier + weights.classifier_bias, np.float64)
 
 
 def _encoder_layer(layer: LayerWeights, heads: int, x: Array) -> Array:

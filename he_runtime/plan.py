@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.bundle import Bundle, EncoderWeights
+from he_runtime.bundle import Bundle, EncoderWeights, Pooling
 from he_runtime.cost import program_milliseconds
 from he_runtime.errors import ParameterError, PlanError, RangeError
 from he_runtime.folding import fold
@@ -38,22 +38,26 @@ REPEATED_ROWS, HADAMARD = "repeated rows", "hadamard rows"
 
 @dataclass(frozen=True)
 class Packing:
-    """How a client lays out a text: which kind of rows, and the padded sizes that they need."""
+    """How a client lays out a text: which kind of rows, and the padded sizes that they need; and how an answer is laid out."""
 
     kind: str
     width: int
     heads: int
     head_size: int
+    two_a_slot: bool
+    """Whether outputs are real and imaginary parts of slots, rather than real numbers in slots of their own."""
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> "Packing":
         """Raises KeyError, TypeError or ValueError for what is not one."""
         if value["kind"] not in (REPEATED_ROWS, HADAMARD):
             raise ValueError(f"no packing is called {value['kind']!r}")
-        sizes = [_natural(value[name]) for name in ("width", "heads", "head_size")]
+        width, heads, head_size = sizes = [_natural(value[name]) for name in ("width", "heads", "head_size")]
         if any(size < 1 or size & (size - 1) for size in sizes):
             raise ValueError(f"padded sizes are powers of two, not {sizes}")
-        return cls(str(value["kind"]), *sizes)
+        if not isinstance(value["two_a_slot"], bool):
+            raise TypeError(f"two_a_slot is true or false, not {value['two_a_slot']!r}")
+        return cls(str(value["kind"]), width, heads, head_size, value["two_a_slot"])
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class ClientPlan:
     """Galois element (0: relinearisation) -> level."""
     packing: "Packing"
     outputs: int
-    """Logits in the answer."""
+    """Logits in the answer, or features of an embedding."""
     logit_range: float
     output_scale: float
     """Scale of the answer, the same for every bucket."""
@@ -103,21 +107,30 @@ class ClientPlan:
             packed[mask_name] = mask_block
         return packed
 
-    def empty_slots(self, bucket: int, slots: NDArray[Any]) -> NDArray[Any]:
-        """Those of an answer by repeated rows that hold zero when it is honest: all but the logits'."""
-        return slots.reshape(-1, self.layout(bucket).period)[:, self.outputs :]
+    def _split(self, bucket: int, slots: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The outputs, and all numbers of a decrypted answer that are zero if it is honest. slots: whole, or of a short answer."""
+        if self.packing.two_a_slot:
+            pattern = _logit_slots(self.outputs)
+        else:
+            pattern = self.layout(bucket).period if self.packing.kind == REPEATED_ROWS else self.rows(bucket).row
+        rows = np.ascontiguousarray(slots, np.complex128).reshape(-1, pattern)
+        first = rows[0].view(np.float64) if self.packing.two_a_slot else np.concatenate([rows[0].real, rows[0].imag])
+        return first[: self.outputs], np.concatenate(
+            [first[self.outputs :], (rows[1:] - rows[0]).view(np.float64).ravel()]
+        )
+
+    def numbers_beside(self, bucket: int, slots: NDArray[Any]) -> NDArray[np.float64]:
+        """What a decrypted answer holds beside its outputs and their repetitions: zeros, if it is honest."""
+        return self._split(bucket, slots)[1]
 
     def unpack(self, bucket: int, slots: NDArray[Any]) -> NDArray[np.float64]:
-        """Logits float64 [outputs] of a decrypted answer. RangeError when they cannot be an honest answer."""
-        if self.packing.kind == HADAMARD:
-            logits = slots.astype(np.complex128)[: self.outputs].view(np.float64)[: self.outputs]
-        else:
-            logits = self.layout(bucket).unpack_row(slots, self.outputs)
+        """Outputs float64 [outputs] of a decrypted answer. RangeError when they cannot be an honest answer."""
+        logits = self._split(bucket, slots)[0]
         largest = float(np.abs(logits).max()) if np.isfinite(logits).all() else float("inf")
         if not largest <= self.logit_range:
             raise RangeError(
                 f"a result of {largest:.3g} is outside the calibrated range ±{self.logit_range:.3g}: values inside the "
-                "model left their range on this text, so no label is given"
+                "model left their range on this text, so no answer is given"
             )
         return logits
 
@@ -126,8 +139,10 @@ class ClientPlan:
         """Slots after which the answer repeats, so that it can be sent short; None where it does not repeat."""
         if self.packing.kind != HADAMARD:
             return None
+        if not self.packing.two_a_slot:
+            return max(self.rows(bucket).row for bucket in self.buckets)
         # At least two: a complex constant is no polynomial in X^(N/2), see `interface.quarter_turns`.
-        return max(2, 1 << ((self.outputs + 1) // 2 - 1).bit_length())
+        return max(2, _logit_slots(self.outputs))
 
     def answer_slots(self, coefficients: NDArray[np.float64]) -> NDArray[np.complex128]:
         """Slots complex128 [period] of a decrypted short answer, whose coefficients are given: float64 [N]."""
@@ -135,9 +150,10 @@ class ClientPlan:
         if period is None:
             raise PlanError("this answer does not repeat and is not sent short")
         kept = coefficients[:: self.parameters.ring_degree // (2 * period)]
-        # Slot j is the value at X^(N/2J) = exp(i·pi·3^j/2J).
-        angles = np.array([pow(3, slot, 4 * period) for slot in range(period)])[:, None] * np.arange(2 * period)
-        return np.asarray(np.exp(0.5j * np.pi * angles / period) @ kept / self.output_scale, np.complex128)
+        # Slot j is the value at X^(N/2J) = exp(i·pi·3^j/2J): all odd powers by one transform, of which every other is a slot's.
+        odd = np.fft.ifft(kept * np.exp(0.5j * np.pi * np.arange(2 * period) / period)) * len(kept)
+        slots = odd[[pow(3, slot, 4 * period) // 2 for slot in range(period)]]
+        return np.asarray(slots / self.output_scale, np.complex128)
 
     def to_json(self) -> dict[str, object]:
         """Plain JSON value."""
@@ -231,12 +247,15 @@ class Plan:
     """SHA-256 over bundle, parameters and programs: client and server must agree on it."""
     logit_range: float
     outputs: int
+    pooling: Pooling
 
     @property
     def packing(self) -> Packing:
         """What the client lays its text out by."""
         kind = HADAMARD if self.lowering == HADAMARD_SUMS else REPEATED_ROWS
-        return Packing(kind, self.shape.width, self.shape.padded_heads, self.shape.padded_head_size)
+        shape = self.shape
+        two_a_slot = kind == HADAMARD and self.pooling == "first"
+        return Packing(kind, shape.width, shape.padded_heads, shape.padded_head_size, two_a_slot)
 
     @property
     def keys(self) -> dict[int, int]:
@@ -262,6 +281,11 @@ def merged_keys(programs: Mapping[int, Program]) -> dict[int, int]:
         for element, level in program.keys.items():
             keys[element] = max(keys.get(element, 0), level)
     return keys
+
+
+def _logit_slots(outputs: int) -> int:
+    """Slots that hold so many logits, two in each: a power of two."""
+    return 1 << ((outputs + 1) // 2 - 1).bit_length()
 
 
 KEY_MILLISECONDS = 2.0
@@ -359,6 +383,7 @@ def plan_weights(
         digest.hexdigest(),
         logit_range,
         outputs,
+        network.pooling,
     )
 
 

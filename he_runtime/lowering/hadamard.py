@@ -6,7 +6,8 @@ Scores of all token shifts lie side by side in a row, so that one relinearisatio
     Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows
 
 Two real values share a slot wherever both meet the same operation: a + X^(N/2)·b. The skew costs a level: a layer takes 7
-(6 with linear attention), the logits one more.
+(6 with linear attention), the logits one more. Where the head reads the first token, the last layer works for it alone; where it
+reads the mean, one more level goes into its mask.
 """
 
 import math
@@ -31,7 +32,8 @@ Array = NDArray[np.float64]
 
 def levels_needed_with_hadamard_sums(network: Network) -> int:
     """Levels of the program: what a fresh ciphertext must offer."""
-    return 1 + sum(6 + bool(layer.attention[:, 0].any()) for layer in network.layers)
+    layers = sum(6 + bool(layer.attention[:, 0].any()) for layer in network.layers)
+    return layers + 1 + (network.pooling == "mean")
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ class HadamardLowering:
         self.layout = RowLayout.choose(
             parameters.slots, shape.width, shape.padded_heads, shape.padded_head_size, bucket
         )
-        # The last layer's outputs, z and the wide blocks, two at a place: see `_output_place`.
+        # Of a last layer for the first token alone the outputs, z and the wide blocks, two at a place: see `_output_place`.
         self.places = self.layout.row // shape.width - 1
         needed = (2 + shape.wide_blocks) // 2
         self.row_kinds = 1 << (-(-needed // self.places) - 1).bit_length()
-        if self.layout.block_tokens < self.row_kinds:
+        if network.pooling == "first" and self.layout.block_tokens < self.row_kinds:
             raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
@@ -89,14 +91,20 @@ class HadamardLowering:
             text.append(features)
             mask.append(masks)
         state = State(((text, (0, None)),))
-        for index, layer in enumerate(self.network.layers[:-1]):
+        *layers, last = self.network.layers
+        for index, layer in enumerate(layers):
             state = self._layer(f"layer {index + 1}", layer, state, mask)
-        self._last_layer(f"layer {len(self.network.layers)}", self.network.layers[-1], state, mask)
+        name = f"layer {len(layers) + 1}"
+        if self.network.pooling == "first":
+            self._last_layer(name, last, state, mask)
+        else:
+            self._mean(self._layer(name, last, state, mask, repeat=False), mask)
         return builder.build()
 
     # --- a layer on all tokens -------------------------------------------------------------------------------------
 
-    def _layer(self, name: str, layer: Layer, state: State, mask: Blocks) -> State:
+    def _layer(self, name: str, layer: Layer, state: State, mask: Blocks, *, repeat: bool = True) -> State:
+        """repeat: for a layer to come; otherwise the new state lies in the first W positions of a row, and zero beside it."""
         builder, layout = self.builder, self.layout
         builder.stage = f"{name}: query, key, value"
         x, queries, pairs = self._queries_and_pairs(layer, state)
@@ -119,7 +127,7 @@ class HadamardLowering:
             for block, part in enumerate(self._attend(attention, values_by_group[group])):
                 context[block].extend(builder.rotate(part, [-group * layout.group * layout.head_size]))
         merged = [builder.real_part(builder.add(parts)) for parts in context]
-        return self._feed_forward(name, layer, self.rows.repeated(merged, layout.width), x)
+        return self._feed_forward(name, layer, self.rows.repeated(merged, layout.width), x, repeat=repeat)
 
     def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
         """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
@@ -209,12 +217,16 @@ class HadamardLowering:
         odds = self.rows.multiples(odd_row, 2 * layout.row, half // 2, -(-self.rows.hoisted_rows // 2))
         return [(evens, odds)[k % 2][k // 2] for k in range(half)]
 
-    def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks) -> State:
+    def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks, *, repeat: bool) -> State:
         """z = x + context·Wo and u = (context·A + x·B + c)², two blocks of W in a ciphertext. 2 levels."""
         builder, half_row = self.builder, self.layout.row // 2
         builder.stage = f"{name}: feed-forward"
         residual, wide = self.weights.feed_forward_maps(layer, interleaved=False)
-        copies = half_row // self.layout.width
+        copies = half_row // self.layout.width if repeat else 1
+
+        def repeated(blocks: Blocks) -> Blocks:
+            return self.rows.repeated(blocks, half_row) if repeat else blocks
+
         tiled = [[np.tile(part, copies) for part in parts] for parts in (residual, *wide)]
         maps: list[Map] = [(tiled[0][:2], tiled[0][2])]
         pairs = [tiled[first : first + 2] for first in range(1, len(tiled), 2)]
@@ -226,20 +238,35 @@ class HadamardLowering:
                 matrices = [paired(a, b) for a, b in zip(first[:2], second[:2], strict=True)]
                 maps.append((matrices, paired_bias(first[2], second[2])))
         z, *hidden = self.rows.products([context, x], maps)
-        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(self.rows.repeated(z, half_row), (0, None))]
+        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(repeated(z), (0, None))]
         builder.stage = f"{name}: activation"
         for index, (pair, blocks) in enumerate(zip(pairs, hidden, strict=True)):
             place = 2 * index + 1
             if len(pair) == 1:
                 squares = [builder.multiply([t], [t]) for t in blocks]
-                parts.append((self.rows.repeated(squares, half_row), (place, None)))
+                parts.append((repeated(squares), (place, None)))
                 continue
             packed = []
             for value in blocks:
                 a, b = builder.parts(value)
                 packed.append(builder.combine(builder.multiply([a], [a]), builder.multiply([b], [b]), 1))
-            parts.append((self.rows.repeated(packed, half_row), (place, place + 1)))
+            parts.append((repeated(packed), (place, place + 1)))
         return State(tuple(parts))
+
+    # --- a head on the mean over tokens ----------------------------------------------------------------------------
+
+    def _mean(self, state: State, mask: Blocks) -> None:
+        """The head's outputs in the first positions of every row, and zero beside them. 2 levels."""
+        builder = self.builder
+        builder.stage = "mean over tokens"
+        means: list[tuple[Blocks, tuple[int, int | None]]] = []
+        for blocks, which in state.parts:
+            straight = [builder.rotate(builder.drop(m, blocks[0].level), [self.layout.width])[0] for m in mask]
+            mean = self.rows.sum_over_rows(builder.multiply(blocks, straight))
+            means.append((self.rows.repeated([mean], self.layout.width), which))
+        builder.stage = "logits"
+        ((outputs,),) = self._from_state(State(tuple(means)), [self.network.classifier])
+        builder.output("logits", outputs)
 
     # --- the last layer, for the first token -----------------------------------------------------------------------
 

@@ -2,9 +2,12 @@
 
 Every layer: matrix products by diagonals with baby and giant steps (Halevi and Shoup 2014); scores one token shift at a time,
 summed over a head's features by log2(d) rotations; the attention polynomial; the sum over tokens; then both halves of the
-feed-forward block, whose down-projection is folded into whatever reads it. The last layer works for the first token only.
+feed-forward block, whose down-projection is folded into whatever reads it. The last layer works for the first token only where
+the head reads no other.
 
-Depth with quadratic attention: 6 levels a layer, and 2 more for the last layer's broadcast and for the logits.
+For a head that reads the mean, every layer works for all tokens, and one mask/n sums them.
+
+Depth with quadratic attention: 6 levels a layer, and 2 more: for the last layer's broadcast or the mean's mask, and the logits.
 """
 
 import math
@@ -30,12 +33,10 @@ SHIFT_GROUP = 8
 
 def levels_needed(network: Network) -> int:
     """Levels of the program: what a fresh ciphertext must offer."""
-    levels = 1  # logits
-    for index, layer in enumerate(network.layers):
-        quadratic = bool(layer.attention[:, 0].any())
-        last = index == len(network.layers) - 1
-        # matrix, (broadcast of the first token's query,) score, (square,) sum over tokens, up-projection, activation
-        levels += 5 + quadratic + last
+    levels = 2  # broadcast of the first token's query in the last layer, or mask of the mean; logits
+    for layer in network.layers:
+        # matrix, score, (square,) sum over tokens, up-projection, activation
+        levels += 5 + bool(layer.attention[:, 0].any())
     return levels
 
 
@@ -81,13 +82,13 @@ class TokenShiftLowering:
         mask = [builder.input(mask_name, top - 1) for _, mask_name in names]
         for index, layer in enumerate(self.network.layers):
             name = f"layer {index + 1}"
-            if index < len(self.network.layers) - 1:
+            if index < len(self.network.layers) - 1 or self.network.pooling == "mean":
                 state = self._layer(name, layer, state, mask)
             else:
                 state = self._last_layer(name, layer, state, mask)
+        pooled = self._mean(state, mask) if self.network.pooling == "mean" else [[blocks[0]] for blocks in state]
         builder.stage = "logits"
-        first = [[blocks[0]] for blocks in state]
-        (logits,) = self._matrix(first, self._split(self.network.classifier), repeat=False, alone=True)
+        (logits,) = self._matrix(pooled, self._split(self.network.classifier), repeat=False, alone=True)
         builder.output("logits", logits[0])
         return builder.build()
 
@@ -175,6 +176,16 @@ class TokenShiftLowering:
         builder.stage = f"{name}: residual and activation"
         z = [builder.add([part, block]) for part, block in zip(share, x, strict=True)]
         return [z, *([builder.multiply([t], [t]) for t in blocks] for blocks in hidden)]
+
+    def _mean(self, state: list[Blocks], mask: Blocks) -> list[Blocks]:
+        """The mean over the text's tokens, in every row. 1 level."""
+        builder = self.builder
+        builder.stage = "mean over tokens"
+        means = []
+        for blocks in state:
+            total = builder.rescale(builder.product_sum(blocks, mask))
+            means.append([self._repeat(self._sum_over_tokens(total))])
+        return means
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 

@@ -89,29 +89,16 @@ class Session:
             if period is not None:
                 short = read_answer(answer, period, scale, self.binding)
                 slots = self.plan.answer_slots(self.seal.decrypt_coefficients(secret, short))
-                self._check_repetition(slots)
             else:
                 rows = read_result_ciphertext(answer, self.binding, 0, scale)
                 slots = self.seal.decrypt_complex(secret, rows, scale)
-                _check_small(slots.imag, "the imaginary parts")
-                _check_small(self.plan.empty_slots(bucket, slots.real), "the unused slots")
-            return self.plan.unpack(bucket, slots)
+            outputs = self.plan.unpack(bucket, slots)
+            _check_small(self.plan.numbers_beside(bucket, slots))
+            return outputs
         except WireError as error:
             raise AnswerError(f"the server's answer is not one: {error.reason}: {error}") from None
         except RangeError as error:
             raise OutOfRangeError(str(error)) from None
-
-    def _check_repetition(self, slots: NDArray[np.complex128]) -> None:
-        """A short answer holds the logits, two a slot, over and over, and zero where there is none."""
-        outputs = self.plan.outputs
-        pairs = 1 << ((outputs + 1) // 2 - 1).bit_length()
-        if not np.abs(slots).max() <= 2 * self.plan.logit_range:
-            return  # `unpack` says what is wrong in words of the model
-        numbers = slots[:pairs].view(np.float64)
-        _check_small(numbers[outputs:], "the unused slots")
-        _check_small(
-            (slots - np.resize(slots[:pairs], len(slots))).view(np.float64), "the differences of repeated slots"
-        )
 
     # --- the self-test ---------------------------------------------------------------------------------------------
 
@@ -149,7 +136,9 @@ class Session:
         return write_input_ciphertext(SeededCiphertext(sealed.seed, sealed.rows[0], scale), self.binding)
 
 
-def _check_small(numbers: NDArray[np.float64], what: str) -> None:
-    largest = float(np.abs(numbers).max(initial=0.0))
+def _check_small(beside: NDArray[np.float64]) -> None:
+    largest = float(np.abs(beside).max(initial=0.0))
     if not largest <= UNUSED_TOLERANCE:
-        raise AnswerError(f"{what} of the answer should be zero and reach {largest:.2g}: it is not an honest answer")
+        raise AnswerError(
+            f"the answer holds {largest:.2g} beside its outputs, where an honest one holds zero: it is not believed"
+        )

@@ -195,7 +195,7 @@ def test_what_an_honest_answer_leaves_empty_is_checked(
             dishonest = write_result_ciphertext(server._engine.to_rows(fresh), plan.output_scale, session.binding)
         else:
             dishonest = write_answer(server._engine.to_coefficients(fresh), period, plan.output_scale, session.binding)
-        with pytest.raises(AnswerError, match="not an honest answer"):
+        with pytest.raises(AnswerError, match="an honest one holds zero"):
             session.decrypt(secret, 8, dishonest)
 
 
