@@ -108,7 +108,7 @@ class ClientPlan:
         return packed
 
     def _split(self, bucket: int, slots: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The outputs, and all numbers of a decrypted answer that are zero if it is honest. slots: whole, or of a short answer."""
+        """The outputs, and all numbers of a decrypted answer that are zero if it is honest. slots: whole or short."""
         if self.packing.two_a_slot:
             pattern = _logit_slots(self.outputs)
         else:
