@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from approx.activation import QuadraticActivation
 from approx.norm import CentredAffineNorm
@@ -65,6 +66,7 @@ def write_bundle(
             "positions": shape.positions,
             "token_types": shape.token_types,
             "embedding_norm_epsilon": shape.norm_epsilon,
+            "pooling": shape.pooling,
         },
         "replacements": model.replacements.model_dump(),
         "buckets": list(buckets),
@@ -129,10 +131,10 @@ def _client_tensors(model: Encoder) -> dict[str, torch.Tensor]:
 
 
 def _server_tensors(model: Encoder) -> dict[str, torch.Tensor]:
-    if model.pooler is None:
-        raise ValueError("a bundle needs a pooler on the first token")
     tensors = {}
     for name, linear in (("pooler", model.pooler), ("classifier", model.classifier)):
+        if not isinstance(linear, nn.Linear):
+            continue  # a head on the mean has no pooler, a sentence encoder no classifier
         tensors[f"{name}.weight"], tensors[f"{name}.bias"] = _half(linear.weight), _half(linear.bias)
     for index, layer in enumerate(model.layers):
         if not isinstance(layer, Layer):

@@ -115,12 +115,15 @@ def load_checkpoint(
     pooling: Pooling = "first",
     labels: int | None = None,
     positions: int | None = None,
+    *,
+    head: bool = True,
 ) -> Encoder:
     """The encoder of a checkpoint, in evaluation mode, float32.
 
     labels: width of the classifier; None takes the checkpoint's own, or 2. A classifier that the checkpoint
     lacks (or has in another width) is freshly initialised from torch's global generator.
-    positions: keep only the first so many position embeddings, if there are more.
+    positions: keep only the first so many position embeddings, if there are more. head: False for a sentence encoder, which
+    answers with its mean; a classifier that the checkpoint has is left out.
     Raises UnsupportedCheckpointError, naming the part, for anything but a safetensors encoder of BERT's shape with absolute
     positions and GELU. A task head of another shape than BERT's (ELECTRA's, RoBERTa's) is refused unless labels asks for a
     new one.
@@ -156,7 +159,8 @@ def load_checkpoint(
         embedding=None if width == values["hidden_size"] else width,
         norm_epsilon=values["layer_norm_eps"],
         pooling=pooling,
-        labels=own_labels if labels is None else labels,
+        labels=(own_labels if labels is None else labels) if head else values["hidden_size"],
+        head=head,
     )
     encoder = Encoder(config, replacements)
     _fill(encoder, tensors, directory)
@@ -174,7 +178,9 @@ def _fill(encoder: Encoder, tensors: Mapping[str, torch.Tensor], directory: Path
             raise UnsupportedCheckpointError(
                 f"{directory}: unknown tensor {name!r}; this is not an encoder of BERT's shape"
             )
-        if own.startswith("pooler") and encoder.pooler is None:
+        if (own.startswith("pooler") and encoder.pooler is None) or (
+            own.startswith("classifier") and not encoder.config.head
+        ):
             continue
         if own not in target:
             raise UnsupportedCheckpointError(f"{directory}: tensor {name!r} has no place in the configured shape")

@@ -46,7 +46,8 @@ class EncoderConfig(Facts):
 
     labels: width of the last layer (1 for regression). pooling: "first" is BERT's pooler on the first token;
     "mean" classifies the mean over real tokens, without pooler, as sentence encoders are trained;
-    "tokens" classifies every token. embedding: width of the embeddings where it is not hidden (ELECTRA), None where it is.
+    "tokens" classifies every token. head: False for a sentence encoder, whose mean is the answer itself; labels is then
+    hidden. embedding: width of the embeddings where it is not hidden (ELECTRA), None where it is.
     """
 
     vocabulary: int = Field(gt=0)
@@ -60,12 +61,15 @@ class EncoderConfig(Facts):
     embedding: int | None = Field(default=None, gt=0)
     norm_epsilon: float = 1e-12
     pooling: Pooling = "first"
+    head: bool = True
     dropout: float = 0.0
 
     @model_validator(mode="after")
     def _heads_divide(self) -> EncoderConfig:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if not self.head and (self.pooling != "mean" or self.labels != self.hidden):
+            raise ValueError("an encoder without a head answers with its mean: pooling is mean, and labels is hidden")
         return self
 
 

@@ -44,6 +44,16 @@ def logit_loss(logits: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -
     )
 
 
+def embedding_loss(vectors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Three times the mean of 1 - cosine, and the relative squared error. Both [batch, features].
+
+    The cosine is what an embedding is used for; the error keeps its length, which ranges are calibrated on.
+    """
+    cosine = functional.cosine_similarity(vectors, target, dim=1)
+    error = (vectors - target).square().sum() / target.square().sum()
+    return 3.0 * (1 - cosine).mean() + error
+
+
 def hidden_loss(student: Recorder, exact: Recorder, mask: torch.Tensor, layers: int) -> torch.Tensor:
     """Relative squared error of the hidden states after both norms, and half of the attention output's, summed.
 

@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         if config.pooling == "first":
             self.pooler = nn.Linear(config.hidden, config.hidden)
             self.pooler_function = _blended("pooler", replacements.pooler, shape)
-        self.classifier = nn.Linear(config.hidden, config.labels)
+        self.classifier = nn.Linear(config.hidden, config.labels) if config.head else nn.Identity()
 
     def embed(self, ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
         """x0 [batch, tokens, hidden], zero at padding as the client sends it. ids, types int64 [batch, tokens]."""

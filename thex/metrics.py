@@ -50,6 +50,19 @@ def correlation(logits: Array, labels: Array) -> dict[str, float]:
     }
 
 
+def cosines(one: Array, other: Array) -> Array:
+    """Cosine of each row of one with the same row of other: [rows]. 0 where either is zero."""
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.asarray((one * other).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny), np.float64)
+
+
+def cosine_spearman(vectors: Array, labels: Array) -> dict[str, float]:
+    """Spearman correlation, times 100, of the cosine of rows 2i and 2i + 1 with their label."""
+    from scipy.stats import spearmanr
+
+    return {"spearman": 100 * float(spearmanr(cosines(vectors[0::2], vectors[1::2]), labels[0::2])[0])}
+
+
 def entities(tags: list[str]) -> set[tuple[int, int, str]]:
     """(first word, word after the last, type) of every entity of one sentence, as CoNLL's own conlleval reads BIO tags.
 
@@ -84,6 +97,7 @@ METRICS: dict[str, Callable[[Array, Array], dict[str, float]]] = {
     "accuracy_f1": accuracy_f1,
     "matthews": matthews,
     "correlation": correlation,
+    "cosine_spearman": cosine_spearman,
 }
 
 
@@ -95,7 +109,12 @@ def score(task: Task, logits: Array, labels: Array) -> dict[str, float]:
 
 
 def agreement(task: Task, one: Array, other: Array, labels: Array) -> float:
-    """Percent of examples (of a token task: labelled tokens) that both label alike; of regression: Pearson times 100."""
+    """Percent of examples (of a token task: labelled tokens) that both label alike; of regression: Pearson times 100.
+
+    Of embeddings: mean cosine times 100.
+    """
+    if task.kind == "embedding":
+        return 100 * float(cosines(one, other).mean())
     if task.kind == "regression":
         return correlation(one, other[:, 0])["pearson"]
     same = one.argmax(axis=-1) == other.argmax(axis=-1)

@@ -139,10 +139,39 @@ THE_X_CODE = THE_X.model_copy(
 )
 """The same with the softmax of the one public implementation, which is not the formula: see docs/approximations.md."""
 
+SENTENCE_ENCODER = Recipe(
+    name="sentence-encoder",
+    finetune=Stage(name="finetune", texts=0),
+    replacements=NON_INTERACTIVE.replacements,
+    stages=(
+        Stage(
+            name="activation", replaces=("activation",), texts=6_000, learning_rate=3e-4, exact=1.0, hidden=1.0,
+            ranges=0.1, hostile_every=4,
+        ),
+        Stage(
+            name="softmax", replaces=("softmax",), texts=9_000, learning_rate=3e-4, ramp=0.6, exact=1.0, hidden=1.0,
+            ranges=0.1, hostile_every=4,
+        ),
+        Stage(
+            name="norm", replaces=("norm",), texts=15_000, learning_rate=3e-4, ramp=0.8, exact=1.0, hidden=1.0,
+            ranges=0.1, hostile_every=4,
+        ),
+        Stage(
+            name="distil", texts=80_000, learning_rate=3e-4, exact=1.0, hidden=1.0, ranges=0.1, hostile_every=4,
+        ),
+    ),
+    batch=32,
+    dropout=0.0,
+    range_bounds=RangeBounds(score=12.0, preactivation=8.0, hidden=10.0),
+    positions=64,
+    buckets=(16, 32, 64),
+)  # fmt: skip
+"""A sentence encoder as it is, made polynomial: nothing but its own embeddings and states is learned from."""
+
 EXACT_ONLY = Recipe(name="exact", finetune=FINETUNE, replacements=NOTHING_REPLACED)
 """Fine-tuning alone: what two encoders are compared by."""
 
-RECIPES = {recipe.name: recipe for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE, EXACT_ONLY)}
+RECIPES = {recipe.name: recipe for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE, EXACT_ONLY, SENTENCE_ENCODER)}
 
 
 def find_recipe(name: str) -> Recipe:

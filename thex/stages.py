@@ -12,7 +12,7 @@ from torch import nn
 from approx.softmax import TheXSoftmax, fit_reciprocal
 from thex.calibration import calibrate
 from thex.data import Batch, Encoded, pad
-from thex.distillation import hidden_loss, label_loss, logit_loss, range_penalty, score_penalty
+from thex.distillation import embedding_loss, hidden_loss, label_loss, logit_loss, range_penalty, score_penalty
 from thex.encoder import EXACT, Encoder, Layer, Ratios
 from thex.hostile import hostile_texts
 from thex.optimisation import Schedule, steps
@@ -87,7 +87,10 @@ def _loss(logits: torch.Tensor, recorder: Recorder, batch: Batch, stage: Stage, 
         reference = Recorder()
         with torch.no_grad():
             wanted = lesson.exact(batch.ids, batch.mask, batch.types, EXACT, reference)
-        loss = loss + stage.exact * logit_loss(logits, wanted, batch.mask)
+        if not lesson.exact.config.head:
+            loss = loss + stage.exact * embedding_loss(logits, wanted)
+        else:
+            loss = loss + stage.exact * logit_loss(logits, wanted, batch.mask)
         loss = loss + stage.hidden * hidden_loss(recorder, reference, batch.mask, layers)
     if stage.score:
         loss = loss + stage.score * score_penalty(recorder, bounds, layers)

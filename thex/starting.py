@@ -20,6 +20,8 @@ from thex.teachers import TeacherConfig
 
 FRESH = re.compile(r"(\d+)x(\d+)")
 HEAD_SIZE = 64
+POOLING: dict[str, Pooling] = {"tokens": "tokens", "embedding": "mean"}
+"""Of tasks whose answer is no sequence classifier's."""
 
 
 def encoder_name(encoder: str) -> str:
@@ -48,7 +50,7 @@ class Start:
         if self.teacher is not None:
             counts = token_counts((ids[:positions] for ids in train.ids), self.encoder.config.vocabulary)
             copy_embeddings(self.encoder, self.teacher, counts)
-        if self.encoder.config.labels == 1:
+        if isinstance(self.encoder.classifier, nn.Linear) and self.encoder.config.labels == 1:
             self.encoder.classifier.bias.fill_(float(train.labels.mean()))
 
 
@@ -56,19 +58,24 @@ def starting_point(
     encoder: str, seed: int, task: Task, positions: int, dropout: float, teacher: TeacherConfig | None
 ) -> Start:
     """See RunConfig.encoder. Raises UnsupportedCheckpointError for a checkpoint that this code cannot reproduce."""
-    pooling: Pooling = "tokens" if task.kind == "tokens" else "first"
+    pooling = POOLING.get(task.kind, "first")
     torch.manual_seed(seed)
     fresh = FRESH.fullmatch(encoder)
     if fresh is None:
-        loaded = load_checkpoint(encoder, pooling=pooling, labels=task.outputs, positions=positions)
+        head = task.kind != "embedding"
+        labels = task.outputs if head else None
+        loaded = load_checkpoint(encoder, pooling=pooling, labels=labels, positions=positions, head=head)
         shape = loaded.config.model_copy(update={"dropout": dropout})
         student = Encoder(shape, NOTHING_REPLACED)
         student.load_state_dict(loaded.state_dict())
-        nn.init.normal_(student.classifier.weight, std=0.02)
-        nn.init.zeros_(student.classifier.bias)
+        if isinstance(student.classifier, nn.Linear):
+            nn.init.normal_(student.classifier.weight, std=0.02)
+            nn.init.zeros_(student.classifier.bias)
         directory = locate(encoder)
         digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()[:16]
         return Start(encoder_name(encoder), digest, directory / "tokenizer.json", student, None)
+    if task.kind == "embedding":
+        raise ValueError(f"{encoder} is no sentence encoder yet: give a checkpoint, e.g. {PACKAGED_TEACHER}")
     checkpoint = (teacher or TeacherConfig()).checkpoint
     larger = load_checkpoint(checkpoint, pooling="mean")
     layers, hidden = int(fresh[1]), int(fresh[2])

@@ -1,4 +1,4 @@
-"""GLUE tasks and token classification, from local directories in their official layouts."""
+"""GLUE tasks, token classification and sentence embedding, from local directories in their official layouts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ class Layout:
 class Task:
     """One task. labels: names in the order of logits, empty for regression. dev: the split that is scored.
 
-    directory: under GLUE's root. kind "tokens" classifies every word, and has CoNLL's layout instead of columns.
+    directory: under GLUE's root. kind "tokens" classifies every word, and has CoNLL's layout instead of columns. kind
+    "embedding" has no labels: a sentence encoder learns from its exact self (thex.sentences).
     """
 
     name: str
-    kind: Literal["classification", "regression", "tokens"]
+    kind: Literal["classification", "regression", "tokens", "embedding"]
     labels: tuple[str, ...]
     metric: str
     layout: Layout | None = None
@@ -45,7 +46,7 @@ class Task:
 
     @property
     def outputs(self) -> int:
-        """Number of logits, of a text or of each token."""
+        """Number of logits, of a text or of each token. An embedding has as many as the encoder has features."""
         return len(self.labels) or 1
 
 
@@ -112,8 +113,14 @@ TASKS = {
 }
 
 
+SENTENCES = Task("sentences", "embedding", (), "cosine_spearman")
+"""Its directory is GLUE's root: texts of all train files to learn from, STS-B's pairs to be measured by."""
+
+
 def find_task(name: str, directory: Path | None = None) -> Task:
     """The task of that name. "CoNLL" takes its labels from directory/train.txt. ValueError names the known ones."""
+    if name == SENTENCES.name:
+        return SENTENCES
     if name == "CoNLL":
         if directory is None:
             raise ValueError("task CoNLL takes its labels from its data: a directory with train.txt is needed")
@@ -121,14 +128,16 @@ def find_task(name: str, directory: Path | None = None) -> Task:
 
         return conll_task(directory)
     if name not in TASKS:
-        raise ValueError(f"unknown task {name!r}: expected one of {', '.join((*TASKS, 'CoNLL'))}")
+        raise ValueError(f"unknown task {name!r}: expected one of {', '.join((*TASKS, 'CoNLL', SENTENCES.name))}")
     return TASKS[name]
 
 
 def task_of(directory: Path) -> Task:
-    """The task that a data directory holds, by its name, or CoNLL where there is a train.txt."""
+    """The task that a data directory holds: by its name, CoNLL where train.txt is, sentences where STS-B lies under it."""
     if (directory / "train.txt").is_file():
         return find_task("CoNLL", directory)
+    if (directory / TASKS["STS-B"].directory / "dev.tsv").is_file():
+        return SENTENCES
     return find_task(directory.resolve().name)
 
 
@@ -139,6 +148,10 @@ def read_split(task: Task, directory: Path, split: str) -> list[Example]:
     line, for a missing file, a missing column, a wrong number of columns or an unknown label.
     """
     split = task.dev if split == "dev" else split
+    if task.kind == "embedding":
+        from thex.sentences import read_sentences
+
+        return read_sentences(directory, split)
     if task.layout is None:
         from thex.conll import read_conll
 

@@ -50,7 +50,7 @@ def run_recipe(
     chosen = length_weighted_subset(run.train, recipe.sentences, SUBSET_CAP, SUBSET_POWER, SUBSET_SEED)
     subset = run.train.subset(chosen)
     teacher: torch.Tensor | None = None
-    if config.teacher is not None:
+    if config.teacher is not None and run.task.kind != "embedding":
         teacher = teacher_logits(
             config.teacher, run.task, subset, run.dev, work / "teachers" / run.task.name, progress, run.device
         )
@@ -59,7 +59,7 @@ def run_recipe(
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
         "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
         "bounds": recipe.range_bounds.model_dump(),
-        "teacher": config.teacher.model_dump() if config.teacher is not None else None,
+        "teacher": config.teacher.model_dump() if config.teacher is not None and teacher is not None else None,
     })  # fmt: skip
     exact = run.start.encoder.to(run.device)
     identity = identity_of({"before": base, "stage": recipe.finetune.model_dump()})
