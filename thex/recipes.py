@@ -41,7 +41,11 @@ class Stage(Facts):
 
 
 class Recipe(Facts):
-    """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with."""
+    """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with.
+
+    sentences: how many texts of the train file, 0 for all. altered: so many more are made of them (thex.augmentation), which the
+    teacher answers: of single texts, and only where there is a teacher.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     finetune: Stage
@@ -50,6 +54,7 @@ class Recipe(Facts):
     batch: int = 64
     hostile_batch: int = 16
     sentences: int = 0
+    altered: int = Field(default=0, ge=0)
     dropout: float = 0.1
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)

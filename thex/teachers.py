@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from thex.checkpoints import load_checkpoint
 from thex.config import Facts, Pooling
 from thex.data import Encoded, length_weighted_subset
 from thex.distillation import label_loss
-from thex.encoder import EXACT
+from thex.encoder import EXACT, Encoder
 from thex.evaluation import predict
 from thex.metrics import score
 from thex.optimisation import Schedule, steps
@@ -22,6 +23,7 @@ from thex.progress import Progress
 from thex.tasks import Task
 
 LENGTH_CAP = 16  # see length_weighted_subset
+LOGITS, WEIGHTS = "logits.safetensors", "model.safetensors"
 
 
 class TeacherConfig(Facts):
@@ -49,18 +51,67 @@ def teacher_logits(
     """Logits float32 [len(train), outputs] (of a token task [len(train), tokens, tags]) of the fine-tuned teacher.
 
     Kept in directory with metrics.json; one teacher serves all seeds and shapes of students. ValueError when the directory
-    holds a teacher of another configuration. Token embeddings stay frozen: most of them do not occur in a task.
+    holds a teacher of another configuration.
+    """
+    _fine_tuned(config, task, train, dev, directory, progress, device)
+    return load_file(directory / LOGITS)["train"]
+
+
+def teacher_answers(
+    config: TeacherConfig,
+    task: Task,
+    train: Encoded,
+    dev: Encoded,
+    more: Encoded,
+    directory: Path,
+    progress: Progress,
+    device: torch.device,
+) -> torch.Tensor:
+    """Logits float32 [len(more), outputs] of the same teacher on other texts, kept beside its own."""
+    digest = hashlib.sha256(json.dumps(more.ids).encode()).hexdigest()[:16]
+    path = directory / f"more-{digest}.safetensors"
+    if not path.exists():
+        _fine_tuned(config, task, train, dev, directory, progress, device, weights=True)
+        teacher = _load(config, task, device)
+        teacher.load_state_dict(load_file(directory / WEIGHTS, device=str(device)))
+        with mixed(device):
+            found = predict(teacher, more, EXACT)
+        partial = path.with_suffix(".part")
+        save_file({"more": found}, partial)
+        partial.rename(path)
+    return load_file(path)["more"]
+
+
+def _load(config: TeacherConfig, task: Task, device: torch.device) -> Encoder:
+    pooling: Pooling = "tokens" if task.kind == "tokens" else "mean"
+    return load_checkpoint(config.checkpoint, pooling=pooling, labels=task.outputs).to(device)
+
+
+def _fine_tuned(
+    config: TeacherConfig,
+    task: Task,
+    train: Encoded,
+    dev: Encoded,
+    directory: Path,
+    progress: Progress,
+    device: torch.device,
+    *,
+    weights: bool = False,
+) -> None:
+    """See that directory holds the teacher. weights: they too, which earlier versions did not keep.
+
+    Token embeddings stay frozen: most of them do not occur in a task.
     """
     identity = f"{config.model_dump_json(exclude={'checkpoint'})} {Path(config.checkpoint).name} {len(train)}"
-    mark, path = directory / "metrics.json", directory / "logits.safetensors"
+    mark = directory / "metrics.json"
     if mark.exists():
         if json.loads(mark.read_text())["identity"] != identity:
             raise ValueError(f"{directory} holds a teacher of another configuration; choose another work directory")
-        return load_file(path)["train"]
+        if not weights or (directory / WEIGHTS).exists():
+            return
     started = time.monotonic()
     torch.manual_seed(config.seed)
-    pooling: Pooling = "tokens" if task.kind == "tokens" else "mean"
-    teacher = load_checkpoint(config.checkpoint, pooling=pooling, labels=task.outputs).to(device)
+    teacher = _load(config, task, device)
     chosen = train.subset(length_weighted_subset(train, config.texts, LENGTH_CAP, 1.0, config.seed + 1))
     for embedding in (teacher.word, teacher.position, teacher.token_type):
         embedding.requires_grad_(requires_grad=False)
@@ -76,7 +127,8 @@ def teacher_logits(
     with mixed(device):
         on_train, on_dev = predict(teacher, train, EXACT), predict(teacher, dev, EXACT)
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({"train": on_train, "dev": on_dev}, path)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in teacher.state_dict().items()}, directory / WEIGHTS)
+    save_file({"train": on_train, "dev": on_dev}, directory / LOGITS)
     report = {
         "identity": identity,
         "task": task.name,
@@ -86,4 +138,3 @@ def teacher_logits(
         "seconds": round(time.monotonic() - started, 1),
     }
     mark.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return on_train

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
-from thex.data import encode, length_weighted_subset, load_tokenizer
+from thex.augmentation import altered, joined
+from thex.data import Encoded, encode, length_weighted_subset, load_tokenizer
 from thex.encoder import EXACT, Encoder, Ratios
 from thex.evaluation import predict
 from thex.export import calibrate_and_export
@@ -32,7 +34,7 @@ from thex.runs import Run, RunConfig, identity_of, keep, kept_metrics, measured
 from thex.stages import Lesson, learn, start_replacements
 from thex.starting import starting_point
 from thex.tasks import read_split, task_of
-from thex.teachers import teacher_logits
+from thex.teachers import teacher_answers, teacher_logits
 
 SUBSET_CAP, SUBSET_POWER = 20, 1.3  # see length_weighted_subset: long texts teach more a minute
 SUBSET_SEED = 0  # one subset for all seeds: the teacher answers it once
@@ -49,16 +51,13 @@ def run_recipe(
     recipe = config.recipe
     chosen = length_weighted_subset(run.train, recipe.sentences, SUBSET_CAP, SUBSET_POWER, SUBSET_SEED)
     subset = run.train.subset(chosen)
-    teacher: torch.Tensor | None = None
-    if config.teacher is not None and run.task.kind != "embedding":
-        teacher = teacher_logits(
-            config.teacher, run.task, subset, run.dev, work / "teachers" / run.task.name, progress, run.device
-        )
-    lesson = Lesson(recipe, subset, teacher, None, config.seed, run.device, progress)
+    texts, teacher = _texts_and_teacher(run, subset)
+    lesson = Lesson(recipe, texts, teacher, None, config.seed, run.device, progress)
     base = identity_of({
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
         "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
         "bounds": recipe.range_bounds.model_dump(),
+        **({"altered": recipe.altered} if recipe.altered else {}),
         "teacher": config.teacher.model_dump() if config.teacher is not None and teacher is not None else None,
     })  # fmt: skip
     exact = run.start.encoder.to(run.device)
@@ -76,10 +75,10 @@ def run_recipe(
         )
     ]
     exact_dev = predict(exact.eval(), run.dev, EXACT)
-    lesson = Lesson(recipe, subset, teacher, exact, config.seed, run.device, progress)
+    lesson = Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
     model = Encoder(exact.config, recipe.replacements).to(run.device)
     model.load_state_dict({**model.state_dict(), **_exact_part(exact)})
-    start_replacements(model, lesson)
+    start_replacements(model, replace(lesson, data=subset))
     identity = identity_of({"before": identity, "replacements": recipe.replacements.model_dump()})
     for number, stage in enumerate(recipe.stages):
         before = recipe.replaced_after(number)
@@ -92,6 +91,26 @@ def run_recipe(
         rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of))
     rows.append(calibrate_and_export(run, model, exact, exact_dev, identity, bundle))
     return rows
+
+
+def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor | None]:
+    """What is learned from: the subset, altered texts of it if the recipe wants them, and the teacher's logits of all."""
+    config, recipe = run.config.teacher, run.config.recipe
+    if config is None or run.task.kind == "embedding":
+        if recipe.altered:
+            raise ValueError(f"recipe {recipe.name} alters texts for a teacher to answer, and there is no teacher")
+        return subset, None
+    directory = run.work / "teachers" / run.task.name
+    logits = teacher_logits(config, run.task, subset, run.dev, directory, run.progress, run.device)
+    if not recipe.altered:
+        return subset, logits
+    mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
+    if mask is None:
+        raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
+    more = altered(subset, recipe.altered, mask, recipe.positions, SUBSET_SEED)
+    found = teacher_answers(config, run.task, subset, run.dev, more, directory, run.progress, run.device)
+    labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
+    return joined(subset, more, labels), torch.cat([logits, found])
 
 
 def _prepare(config: RunConfig, data: Path, work: Path, progress: Progress) -> Run:
