@@ -13,12 +13,18 @@ WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "a", "the", 
 
 
 def write_small_bundle(
-    directory: Path, *, logit_range: float = 50.0, seed: int = 0, regression_of_pairs: bool = False
+    directory: Path,
+    *,
+    logit_range: float = 50.0,
+    seed: int = 0,
+    regression_of_pairs: bool = False,
+    embedding: bool = False,
 ) -> Path:
-    """One layer of 8 features, 2 heads, buckets 4 and 8: 8 levels, which N=16384 holds."""
+    """One layer of 8 features, 2 heads, buckets 4 and 8: 8 levels (9 of an embedding), which N=16384 holds."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    weights = random_weights(1, 8, 2, 16, seed=seed, classes=1 if regression_of_pairs else 2)
+    classes = None if embedding else 1 if regression_of_pairs else 2
+    weights = random_weights(1, 8, 2, 16, seed=seed, classes=classes, pooling="mean" if embedding else "first")
     generator = np.random.default_rng(seed)
     directory.mkdir(parents=True)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
@@ -35,12 +41,11 @@ def write_small_bundle(
         "embeddings.norm.bias": np.zeros(8),
     }
     save_file({name: value.astype(np.float16) for name, value in half.items()}, directory / "client.safetensors")
-    tensors = {
-        "pooler.weight": weights.pooler.T,
-        "pooler.bias": weights.pooler_bias,
-        "classifier.weight": weights.classifier.T,
-        "classifier.bias": weights.classifier_bias,
-    }
+    tensors = {}
+    if weights.pooler is not None:
+        tensors |= {"pooler.weight": weights.pooler.T, "pooler.bias": weights.pooler_bias}
+    if not embedding:
+        tensors |= {"classifier.weight": weights.classifier.T, "classifier.bias": weights.classifier_bias}
     for index, layer in enumerate(weights.layers):
         for name in ("query", "key", "value", "attention_output", "up", "down"):
             tensors[f"layers.{index}.{name}.weight"] = getattr(layer, name).T
@@ -67,6 +72,8 @@ def write_small_bundle(
     task = {"name": "SST-2", "kind": "classification", "labels": ["negative", "positive"], "pair": False}
     if regression_of_pairs:
         task = {"name": "STS-B", "kind": "regression", "labels": [], "pair": True}
+    if embedding:
+        task = {"name": "sentences", "kind": "embedding", "labels": [], "pair": False}
     config = {
         "format": "thex-bundle",
         "format_version": 1,

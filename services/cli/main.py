@@ -1,12 +1,27 @@
-"""`thex`: train, distil, evaluate, report, approximations, explain, certs, serve, keygen, classify, demo, bench."""
+"""`thex`: the commands of researcher, operator and client."""
 
 import typer
 
-from services.cli import approximations, bench, client, demo, evaluate, keys, model, operations, report, server, tokens
+from services.cli import (
+    approximations,
+    bench,
+    client,
+    demo,
+    embedding,
+    evaluate,
+    keys,
+    model,
+    operations,
+    report,
+    server,
+    tokens,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
 app.command("demo")(demo.demo)
 app.command("classify")(client.classify)
+app.command("embed")(embedding.embed)
+app.command("search")(embedding.search)
 app.command("keygen")(client.keygen)
 app.command("serve")(server.serve)
 app.command("certs")(server.certs)

