@@ -29,13 +29,15 @@ from he_runtime.plan import Plan, plan_bundle
 from services.client.client import Client
 from services.client.errors import OutOfRangeError, TextTooLongError
 from services.local import local_server
-from thex.metrics import agreement, score
+from thex.metrics import agreement, cosines, score
 from thex.tasks import Example, Task, find_task, read_split
 
 Mode = Literal["plain", "simulate", "encrypted"]
 MODES: tuple[Mode, ...] = ("plain", "simulate", "encrypted")
 REGRESSION_TOLERANCE = 1e-2
 """Two scores of a regression agree when they differ by no more: a hundredth of a point of STS-B's five."""
+EMBEDDING_COSINE = 0.9999
+"""Two vectors of a text agree when their cosine is no less."""
 Refusal = Literal["range", "length"]
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
@@ -81,7 +83,7 @@ def evaluate(
     if (task.kind, task.labels) != (bundle.config.task.kind, bundle.config.task.labels):
         raise ValueError(f"{directory} answers {bundle.config.task.labels}, the task {task.name} has {task.labels}")
     examples = read_split(task, data, "dev")
-    chosen = sample(len(examples), limit)
+    chosen = _chosen(task, len(examples), limit)
     tokens = _tokens(bundle, examples)
     answers.mkdir(parents=True, exist_ok=True)
     kept = answers / f"{bundle.digest[:16]}-{mode}.jsonl"
@@ -112,6 +114,14 @@ def sample(count: int, limit: int | None) -> list[int]:
     """The first limit indices of a fixed permutation of count, in rising order."""
     order = random.Random(0).sample(range(count), count)
     return sorted(order if limit is None else order[:limit])
+
+
+def _chosen(task: Task, count: int, limit: int | None) -> list[int]:
+    """A sample of the examples; sentences to embed come in pairs, which stay together."""
+    if task.kind != "embedding":
+        return sample(count, limit)
+    pairs = sample(count // 2, None if limit is None else (limit + 1) // 2)
+    return [2 * pair + side for pair in pairs for side in (0, 1)]
 
 
 def _tokens(bundle: Bundle, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
@@ -146,15 +156,20 @@ def _summary(
 ) -> dict[str, Any]:
     weights, half = bundle.weights(), bundle.client_half
     given = [answer for answer in answers if answer.logits is not None]
+    if task.kind == "embedding":  # of a pair, one sentence proves nothing
+        there = {answer.index for answer in given}
+        given = [answer for answer in given if answer.index ^ 1 in there]
     if not given:
         raise ValueError(f"none of {len(answers)} texts has an answer in range; there is nothing to measure")
     found = np.array([answer.logits for answer in given])
-    plain = np.array([plain_logits(weights, half.embed(*tokens[answer.index])) for answer in given])
+    plain = np.array([_shown(task.kind, plain_logits(weights, half.embed(*tokens[answer.index]))) for answer in given])
     labels = np.array([examples[answer.index].label for answer in given])
     metrics = score(task, found, labels)
     main = next(iter(metrics))
     if task.kind == "regression":
         agree = 100 * float((np.abs(found - plain) <= REGRESSION_TOLERANCE).all(axis=1).mean())
+    elif task.kind == "embedding":
+        agree = 100 * float((cosines(found, plain) >= EMBEDDING_COSINE).mean())
     else:
         agree = agreement(task, found, plain, labels)
     return {
@@ -165,10 +180,16 @@ def _summary(
         "count": len(given),
         "agree": round(agree, 3),
         "max_logit_error": float(np.abs(found - plain).max()),
+        **({"worst_cosine": float(cosines(found, plain).min())} if task.kind == "embedding" else {}),
         "out_of_range": sum(answer.refused == "range" for answer in answers),
         "too_long": sum(answer.refused == "length" for answer in answers),
         "seconds_per_example": statistics.median(answer.seconds for answer in given),
     }
+
+
+def _shown(kind: str, outputs: Array) -> Array:
+    """Outputs as a client gives them: an embedding has unit length."""
+    return outputs / np.linalg.norm(outputs) if kind == "embedding" else outputs
 
 
 Ask = Callable[[Example, list[int], list[int]], Array | Refusal]
@@ -190,7 +211,7 @@ def _answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
             logits = plain_logits(weights, embedded) if simulator is None else simulator(embedded)
         except RangeError:
             return "range"
-        return logits if np.abs(logits).max() <= bound else "range"
+        return _shown(bundle.config.task.kind, logits) if np.abs(logits).max() <= bound else "range"
 
     yield answer
 
@@ -236,6 +257,8 @@ def local_client(threads: int) -> Connect:
 def _ask_client(client: Client) -> Ask:
     def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | Refusal:
         try:
+            if client.model.config.task.kind == "embedding":
+                return client.embed_one(example.first).vector.astype(np.float64)
             return np.array(client.classify(example.first, example.second).logits)
         except OutOfRangeError:
             return "range"

@@ -150,7 +150,7 @@ SENTENCE_ENCODER = Recipe(
     replacements=NON_INTERACTIVE.replacements,
     stages=(
         Stage(
-            name="activation", replaces=("activation",), texts=6_000, learning_rate=3e-4, exact=1.0, hidden=1.0,
+            name="activation", replaces=("activation", "pooler"), texts=6_000, learning_rate=3e-4, exact=1.0, hidden=1.0,
             ranges=0.1, hostile_every=4,
         ),
         Stage(
