@@ -109,15 +109,18 @@ class ClientPlan:
 
     def _split(self, bucket: int, slots: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The outputs, and all numbers of a decrypted answer that are zero if it is honest. slots: whole or short."""
+        places = np.arange(self.outputs)
         if self.packing.two_a_slot:
             pattern = _logit_slots(self.outputs)
+        elif self.packing.kind == REPEATED_ROWS:
+            pattern, places = self.layout(bucket).period, 2 * places
         else:
-            pattern = self.layout(bucket).period if self.packing.kind == REPEATED_ROWS else self.rows(bucket).row
+            layout = self.rows(bucket)
+            pattern, places = layout.answer_slots(self.outputs), 2 * layout.output_positions(self.outputs)
         rows = np.ascontiguousarray(slots, np.complex128).reshape(-1, pattern)
-        first = rows[0].view(np.float64) if self.packing.two_a_slot else np.concatenate([rows[0].real, rows[0].imag])
-        return first[: self.outputs], np.concatenate(
-            [first[self.outputs :], (rows[1:] - rows[0]).view(np.float64).ravel()]
-        )
+        first = rows[0].view(np.float64)  # real and imaginary parts in turn
+        beside = np.delete(first, places)
+        return first[places], np.concatenate([beside, (rows[1:] - rows[0]).view(np.float64).ravel()])
 
     def numbers_beside(self, bucket: int, slots: NDArray[Any]) -> NDArray[np.float64]:
         """What a decrypted answer holds beside its outputs and their repetitions: zeros, if it is honest."""
@@ -140,7 +143,8 @@ class ClientPlan:
         if self.packing.kind != HADAMARD:
             return None
         if not self.packing.two_a_slot:
-            return max(self.rows(bucket).row for bucket in self.buckets)
+            period = max(self.rows(bucket).answer_slots(self.outputs) for bucket in self.buckets)
+            return period if period < self.parameters.slots else None
         # At least two: a complex constant is no polynomial in X^(N/2), see `interface.quarter_turns`.
         return max(2, _logit_slots(self.outputs))
 

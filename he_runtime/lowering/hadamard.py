@@ -256,7 +256,7 @@ class HadamardLowering:
     # --- a head on the mean over tokens ----------------------------------------------------------------------------
 
     def _mean(self, state: State, mask: Blocks) -> None:
-        """The head's outputs in the first positions of every row, and zero beside them. 2 levels."""
+        """The head's outputs where `RowLayout.output_positions` says, over and over, and zero beside them. 2 levels."""
         builder = self.builder
         builder.stage = "mean over tokens"
         means: list[tuple[Blocks, tuple[int, int | None]]] = []
@@ -265,7 +265,12 @@ class HadamardLowering:
             mean = self.rows.sum_over_rows(builder.multiply(blocks, straight))
             means.append((self.rows.repeated([mean], self.layout.width), which))
         builder.stage = "logits"
-        ((outputs,),) = self._from_state(State(tuple(means)), [self.network.classifier])
+        # All rows hold the same mean, so that each can make other outputs of it.
+        classifier = self.network.classifier
+        count = len(classifier.bias)
+        positions, length = self.layout.output_positions(count), self.layout.answer_slots(count)
+        placed = self.weights.columns_at(classifier, positions, length)
+        ((outputs,),) = self._from_state(State(tuple(means)), [placed])
         builder.output("logits", outputs)
 
     # --- the last layer, for the first token -----------------------------------------------------------------------

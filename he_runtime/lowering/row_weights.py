@@ -98,11 +98,11 @@ class RowWeights:
 
         return Affine(tuple(placed(matrix) for matrix in affine.matrices), placed(affine.bias))
 
-    def columns_at(self, affine: Affine, positions: NDArray[np.int64]) -> Affine:
-        """Output n at position positions[n], zero elsewhere."""
+    def columns_at(self, affine: Affine, positions: NDArray[np.int64], length: int | None = None) -> Affine:
+        """Output n at position positions[n], zero elsewhere, `length` in all (W)."""
 
         def placed(matrix: Array) -> Array:
-            padded = np.zeros((*matrix.shape[:-1], self.layout.width))
+            padded = np.zeros((*matrix.shape[:-1], length or self.layout.width))
             padded[..., positions] = matrix
             return padded
 

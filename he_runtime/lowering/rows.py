@@ -81,6 +81,24 @@ class RowLayout:
         """Positions after which queries and keys repeat in a row: g·B·tokens, at most R/2."""
         return self.group * self.parts * self.block_tokens
 
+    def output_positions(self, outputs: int) -> Integers:
+        """Where a head's outputs lie in an answer: [outputs]. PlanError when a ciphertext has too few places.
+
+        Of a row of what a matrix product makes, all but the last W positions are valid; when they are full, another row goes on.
+        """
+        usable = self.row - self.width
+        index = np.arange(outputs)
+        if outputs > usable * self.block_tokens:
+            raise PlanError(
+                f"{outputs} outputs; an answer for {self.bucket} tokens has {usable * self.block_tokens} places"
+            )
+        return index // usable * self.row + index % usable
+
+    def answer_slots(self, outputs: int) -> int:
+        """Slots after which an answer repeats: the rows that hold the outputs, a power of two of them."""
+        rows = -(-outputs // (self.row - self.width))
+        return self.row << (rows - 1).bit_length()
+
     def feature_position(self) -> Integers:
         """Where feature head·d + k of the context lies: [heads·d]. Groups one after the other, heads interleaved in each."""
         index = np.arange(self.heads * self.head_size)

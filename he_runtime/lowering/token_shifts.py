@@ -77,6 +77,9 @@ class TokenShiftLowering:
         if top > builder.parameters.maximum_level:
             ring_degree, offered = builder.parameters.ring_degree, builder.parameters.maximum_level
             raise PlanError(f"needs {top} levels, this chain of N={ring_degree} offers {offered}; use a longer chain")
+        if len(self.network.classifier.bias) > self.shape.width:
+            outputs = len(self.network.classifier.bias)
+            raise PlanError(f"{outputs} outputs; a row of {self.shape.width} features holds no more: use Hadamard sums")
         names = input_names(layout)
         state: list[Blocks] = [[builder.input(embeddings, top) for embeddings, _ in names]]
         mask = [builder.input(mask_name, top - 1) for _, mask_name in names]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from he_runtime import plain_model
+from he_runtime.errors import PlanError
 from he_runtime.folding import PASSES, fold
 from he_runtime.network import evaluate, network_of
 from he_runtime.parameters import make_parameters
@@ -77,3 +78,25 @@ def test_an_answer_holds_the_embedding_and_nothing_else(lowering: str) -> None:
         spoilt = slots.astype(np.complex128)
         spoilt[7] += 0.5
         assert np.abs(client.numbers_beside(bucket, spoilt)).max() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("outputs", [8, 9, 100, 256])
+def test_many_outputs_go_on_in_other_rows(outputs: int) -> None:
+    weights, text = random_weights(1, 8, 2, 16, classes=outputs, pooling="mean"), random_text(5, 8)
+    plan = mean_plan(weights, (8, 16), "hadamard sums")
+    client = plan.client_plan()
+    wanted = plain_model.logits(weights, text)
+    for bucket in (8, 16):
+        slots = answer_slots(plan, bucket, text)
+        np.testing.assert_allclose(client.unpack(bucket, slots), wanted, rtol=0, atol=1e-11)
+        assert np.abs(client.numbers_beside(bucket, slots)).max() < 1e-11
+
+
+def test_more_outputs_than_places_are_refused() -> None:
+    weights = random_weights(1, 8, 2, 16, classes=500, pooling="mean")
+    for lowering, reason in (
+        ("hadamard sums", "500 outputs; an answer for"),
+        ("token shifts", "500 outputs; a row of 8"),
+    ):
+        with pytest.raises(PlanError, match=reason):
+            mean_plan(weights, (8,), lowering)
