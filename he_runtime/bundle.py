@@ -30,12 +30,18 @@ class _Strict(BaseModel):
 
 
 class Task(_Strict):
-    """What the model answers. An embedding has no labels: its numbers are the sentence's vector, not yet of unit length."""
+    """What the model answers.
+
+    An embedding has no labels: its numbers are the sentence's vector, not yet of unit length. A search has none either: its
+    numbers are the vector's products with every passage's unit vector, and then the vector itself.
+    """
 
     name: str
-    kind: Literal["classification", "regression", "embedding"]
+    kind: Literal["classification", "regression", "embedding", "search"]
     labels: tuple[str, ...]
     pair: bool
+    passages: Annotated[int, Field(ge=0)] = 0
+    """Of a search: how many."""
 
 
 class Architecture(_Strict):
@@ -234,7 +240,10 @@ class Bundle:
         shapes: dict[str, tuple[int, ...]] = {}
         if architecture.pooling == "first":
             shapes |= {"pooler.weight": (hidden, hidden), "pooler.bias": (hidden,)}
-        if self.config.task.kind != "embedding":
+        task = self.config.task
+        if task.kind == "search":
+            shapes["passages"] = (task.passages, hidden)
+        elif task.kind != "embedding":
             shapes |= {"classifier.weight": (classes, hidden), "classifier.bias": (classes,)}
         for layer in range(architecture.layers):
             for name, outputs, inputs in (
@@ -253,15 +262,17 @@ class Bundle:
             shapes[f"layers.{layer}.attention.coefficients"] = (architecture.heads, 3)
             shapes[f"layers.{layer}.activation.coefficients"] = (wide, 3)
         tensors = _tensors(self.directory / "server.safetensors", shapes)
-        pooler, classifier = tensors.get("pooler.weight"), tensors.get("classifier.weight")
+        pooler, classifier = tensors.get("pooler.weight"), tensors.get("classifier.weight", np.eye(hidden))
+        if task.kind == "search":
+            classifier = np.concatenate([tensors["passages"], classifier])
         return EncoderWeights(
             architecture,
             self.config.replacements,
             tuple(_layer(tensors, layer) for layer in range(architecture.layers)),
             pooler.T if pooler is not None else None,
             tensors.get("pooler.bias", np.zeros(hidden)),
-            classifier.T if classifier is not None else np.eye(hidden),
-            tensors.get("classifier.bias", np.zeros(hidden)),
+            classifier.T,
+            tensors.get("classifier.bias", np.zeros(len(classifier))),
         )
 
 
@@ -319,8 +330,11 @@ def _read_config(directory: Path) -> BundleConfig:
         raise BundleError(f"{directory / 'config.json'}: {where or 'document'}: {first['msg']}") from None
     if config.architecture.hidden % config.architecture.heads:
         raise BundleError(f"{config.architecture.heads} heads do not divide {config.architecture.hidden} features")
-    if config.task.kind == "embedding" and (config.task.labels or config.architecture.pooling != "mean"):
-        raise BundleError("an embedding is the mean over tokens and has no labels; config.json says otherwise")
+    task = config.task
+    if task.kind in ("embedding", "search") and (task.labels or config.architecture.pooling != "mean"):
+        raise BundleError(f"{task.kind} reads the mean over tokens and has no labels; config.json says otherwise")
+    if (task.kind == "search") != (task.passages > 0):
+        raise BundleError(f"a {task.kind} of {task.passages} passages; a search has some, and nothing else has any")
     if len(config.ranges.layers) != config.architecture.layers:
         raise BundleError("config.json has ranges for another number of layers than the architecture")
     if not config.buckets or any(bucket < 1 or bucket & (bucket - 1) for bucket in config.buckets):

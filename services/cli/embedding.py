@@ -1,10 +1,10 @@
-"""`thex embed` and `thex search`."""
+"""`thex embed`, `thex search` and `thex index`."""
 
 import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -103,7 +103,12 @@ def embed(
 @one_line_errors
 def search(
     query: Annotated[str, typer.Argument(help="What to look for; it is encrypted before it leaves here.")],
-    corpus: Annotated[Path, typer.Option(help="Text file; each line is a passage, embedded once and then cached.")],
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file; each line is a passage, embedded once and cached. Without it the server's corpus."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(help="How many passages to show.", min=1)] = 5,
     cache: Annotated[Path | None, typer.Option(help="Vectors of passages; beside the keys by default.")] = None,
     server: ServerOption = "127.0.0.1:8443",
@@ -116,13 +121,26 @@ def search(
     private_key: PrivateKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The passages of a file that mean what the query means, by cosine. The server sees neither; a stopped run goes on."""
+    """The passages that mean what the query means, by cosine: of a file of yours, or of the server's own corpus.
+
+    The server sees neither query, nor passages of yours, nor what was found. A stopped run goes on.
+    """
     from services.client import Client, EmbeddingCache, Identity
 
+    identity = Identity(token, certificate, private_key)
+    if corpus is None:
+        with (
+            Client(server, keys, authority, insecure, passphrase, identity=identity) as client,
+            _progress(as_json) as bar,
+        ):
+            _prepare(client, bar)
+            matches = client.search(query, top)
+        rows = [{"passage": f"passage {match.number + 1}", "cosine": match.cosine} for match in matches]
+        _show(rows, {"query": query, "passages": [vars(match) for match in matches]}, as_json)
+        return
     passages = list(dict.fromkeys(_lines(corpus)))
     if not passages:
         raise ValueError(f"{corpus} holds no passages: expected one a line")
-    identity = Identity(token, certificate, private_key)
     started = time.perf_counter()
     with (
         Client(server, keys, authority, insecure, passphrase, identity=identity) as client,
@@ -147,9 +165,35 @@ def search(
     cosines = vectors @ wanted.vector
     best = cosines.argsort(kind="stable")[::-1][:top]
     rows = [{"passage": passages[index], "cosine": float(cosines[index])} for index in best]
+    cost = {"seconds": time.perf_counter() - started, "embedded": new + 1}
+    _show(rows, {"query": query, "passages": rows, **cost}, as_json)
+
+
+@one_line_errors
+def index(
+    bundle: Annotated[Path, typer.Argument(help="Bundle of a sentence encoder.")],
+    corpus: Annotated[Path, typer.Option(help="Text file; each line is a passage, in the clear.")],
+    out: Annotated[Path, typer.Option(help="Where the bundle that searches them is written, for `thex serve`.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Embed an operator's passages and write the bundle that searches them with encrypted queries."""
+    from he_runtime.bundle import Bundle
+    from services.indexing import passage_vectors, write_search_bundle
+
+    encoder, passages = Bundle.open(bundle), _lines(corpus)
+    with _progress(as_json) as bar:
+        task = bar.add_task("embedding passages", total=len(passages))
+        vectors = passage_vectors(encoder, passages, lambda done, _total: bar.update(task, completed=done))
+    write_search_bundle(encoder, vectors, out)
     if as_json:
-        cost = {"seconds": time.perf_counter() - started, "embedded": new + 1}
-        print_json({"query": query, "passages": rows, **cost})
+        print_json({"bundle": str(out), "passages": len(passages)})
+    else:
+        console.print(f"{len(passages)} passages in {out}")
+
+
+def _show(rows: list[dict[str, Any]], document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
         return
     table = Table("cosine", "passage")
     for row in rows:

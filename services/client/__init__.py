@@ -18,7 +18,7 @@ from services.client.errors import (
     TextTooLongError,
     UnreachableError,
 )
-from services.client.result import Embedding, Result, SharedResult
+from services.client.result import Embedding, Match, Result, SharedResult
 from services.client.retries import Retries
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "EmbeddingCache",
     "Identity",
     "KeysUnknownError",
+    "Match",
     "ModelChangedError",
     "NotAuthenticatedError",
     "OutOfRangeError",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.client.client import Client
-from services.client.result import Result
+from services.client.result import Match, Result
 
 Answer = TypeVar("Answer")
 
@@ -59,6 +59,10 @@ class AsyncClient:
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See Client.embed."""
         return await self._on_thread(lambda: self.client.embed(texts))
+
+    async def search(self, text: str, top: int = 10) -> list[Match]:
+        """See Client.search."""
+        return await self._on_thread(lambda: self.client.search(text, top))
 
     async def delete_keys(self) -> None:
         """See Client.delete_keys."""

@@ -30,7 +30,7 @@ from services.client.connection import Connection, Identity, Timeouts
 from services.client.directory_lock import locked, read_if_there, write_whole
 from services.client.errors import AnswerError, KeysUnknownError, OutOfRangeError, SelfTestError, ServerError
 from services.client.key_cache import KeyCache
-from services.client.result import Embedding, Result
+from services.client.result import Embedding, Match, Result
 from services.client.retries import Retries
 from services.client.session import Prepared, Session
 
@@ -141,10 +141,9 @@ class Client:
     def classify(self, text: str, second: str | None = None) -> Result:
         """Encrypt, send, decrypt. Raises OutOfRangeError rather than giving a label that means nothing.
 
-        second: the other text, for a model of pairs. ValueError for a model that embeds.
+        second: the other text, for a model of pairs. ValueError for a model that embeds or searches.
         """
-        if self.model.config.task.kind == "embedding":
-            raise ValueError("this server's model embeds texts and has no labels: call embed")
+        self._expect("classification", "regression")
         return _result(self._ask(self.session.prepare(text, second)), self.labels)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -154,21 +153,35 @@ class Client:
         return np.stack(vectors) if vectors else np.zeros((0, width), np.float32)
 
     def embed_one(self, text: str) -> Embedding:
-        """One text's vector, and what it took. ValueError for a model that classifies."""
-        if self.model.config.task.kind != "embedding":
-            raise ValueError("this server's model classifies texts and gives no vectors: call classify")
+        """One text's vector, and what it took. ValueError for a model that does not embed."""
+        self._expect("embedding")
         answer = self._ask(self.session.prepare(text))
-        length = float(np.linalg.norm(answer.outputs))
-        if not length > SHORTEST:
-            raise OutOfRangeError(f"a vector of length {length:.2g} has no direction; this text cannot be embedded")
         return Embedding(
-            vector=(answer.outputs / length).astype(np.float32),
+            vector=(answer.outputs / _length(answer.outputs)).astype(np.float32),
             tokens=answer.prepared.tokens,
             bucket=answer.prepared.bucket,
             timings=answer.timings,
             bytes_up=answer.bytes_up,
             bytes_down=answer.bytes_down,
         )
+
+    def search(self, text: str, top: int = 10) -> list[Match]:
+        """The `top` passages of the server's corpus nearest to the text, best first; the server does not know which.
+
+        ValueError for a model that does not search.
+        """
+        self._expect("search")
+        passages = self.model.config.task.passages
+        outputs = self._ask(self.session.prepare(text)).outputs
+        cosines = outputs[:passages] / _length(outputs[passages:])
+        best = np.argsort(-cosines, kind="stable")[:top]
+        return [Match(int(number), float(cosines[number])) for number in best]
+
+    def _expect(self, *kinds: str) -> None:
+        kind = self.model.config.task.kind
+        if kind not in kinds:
+            call = {"embedding": "embed", "search": "search"}.get(kind, "classify")
+            raise ValueError(f"this server's model is for {kind}: call {call}")
 
     def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
         """Token ids and token types, special tokens included."""
@@ -350,6 +363,13 @@ class Client:
         if result is None or [item.name for item in result.outputs] != ["logits"]:
             raise AnswerError("the server ended without an answer")
         return bytes(result.outputs[0].data), float(result.seconds)
+
+
+def _length(vector: NDArray[np.float64]) -> float:
+    length = float(np.linalg.norm(vector))
+    if not length > SHORTEST:
+        raise OutOfRangeError(f"a vector of length {length:.2g} has no direction; this text cannot be embedded")
+    return length
 
 
 def _result(answer: _Answer, labels: tuple[str, ...]) -> Result:

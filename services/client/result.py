@@ -74,3 +74,11 @@ class Embedding:
     def share(self, bits: int = SHARED_BITS) -> NDArray[np.float64]:
         """The vector rounded to multiples of 2^-bits, for the reason that Result.share gives."""
         return _rounded(self.vector.astype(np.float64), bits)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A passage that a search found. number: its place in the operator's corpus, from 0."""
+
+    number: int
+    cosine: float

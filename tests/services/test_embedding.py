@@ -55,7 +55,7 @@ def test_a_classifier_gives_no_vectors_and_a_vector_without_direction_is_none(tm
     with (
         FakeServer(classifier) as server,
         server.client(tmp_path / "keys") as client,
-        pytest.raises(ValueError, match="call classify"),
+        pytest.raises(ValueError, match="for classification: call classify"),
     ):
         client.embed(TEXTS)
     narrow = write_small_bundle(tmp_path / "narrow", embedding=True, logit_range=1e-3)
@@ -134,3 +134,35 @@ def test_the_commands_embed_and_search_with_real_parameters(bundle: Path, tmp_pa
         nothing = CliRunner().invoke(app, ["embed", *options])
         assert nothing.exit_code == 1
         assert "nothing to embed" in nothing.output
+
+
+def test_the_server_searches_its_own_corpus_and_learns_nothing(bundle: Path, tmp_path: Path) -> None:
+    """More passages than a row holds; scores encrypted; the ranking is the plain model's."""
+    words = ("good", "bad", "film", "a", "the", "was")
+    generator = np.random.default_rng(0)
+    passages = list(dict.fromkeys(" ".join(generator.choice(words, 1 + n % 5)) for n in range(60)))
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(passages))
+    found = CliRunner().invoke(app, ["index", str(bundle), "--corpus", str(corpus), "--out", str(tmp_path / "search")])
+    assert found.exit_code == 0, found.output
+    assert f"{len(passages)} passages" in found.output
+    with (
+        tiny_server(tmp_path / "search", tmp_path / "server") as server,
+        tiny_client(server, tmp_path / "keys") as client,
+    ):
+        vectors = plain(bundle, client, passages)
+        for text in TEXTS[:2]:
+            cosines = vectors @ plain(bundle, client, [text])[0]
+            matches = client.search(text, top=5)
+            # Equal cosines of different passages (words of one kind in another order) may come in any order.
+            np.testing.assert_allclose([match.cosine for match in matches], np.sort(cosines)[::-1][:5], atol=1e-3)
+            np.testing.assert_allclose(
+                [cosines[match.number] for match in matches], np.sort(cosines)[::-1][:5], atol=1e-3
+            )
+        with pytest.raises(ValueError, match="for search: call search"):
+            client.embed(TEXTS)
+    again = CliRunner().invoke(
+        app, ["index", str(tmp_path / "search"), "--corpus", str(corpus), "--out", str(tmp_path / "no")]
+    )
+    assert again.exit_code == 1
+    assert "a search needs a bundle that embeds" in again.output

@@ -1,0 +1,97 @@
+"""A search bundle: a sentence encoder, and the vectors of passages as what its answer is multiplied with.
+
+The operator's passages lie in the clear at the operator; the query never does. A search is one query of the encoder whose last
+matrix is the passages: its scores come back encrypted, and the server knows neither them nor the vector they are made of.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from he_runtime.bundle import CLIENT_FILES, Bundle
+from he_runtime.errors import RangeError
+from he_runtime.plain_model import logits as plain_outputs
+
+Progress = Callable[[int, int], None]
+
+
+def passage_vectors(
+    bundle: Bundle, passages: Sequence[str], progress: Progress = lambda _done, _total: None
+) -> NDArray[np.float32]:
+    """Unit vectors float32 [passages, features] by the plain polynomial model. Longer passages are cut, as in training.
+
+    ValueError names a passage whose values leave their range, and what is wrong with a bundle that does not embed.
+    """
+    _expect_embeddings(bundle)
+    weights, half, config = bundle.weights(), bundle.client_half, bundle.config
+    tokenizer = Tokenizer.from_file(str(bundle.directory / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(max(config.buckets), config.architecture.positions))
+    vectors = np.zeros((len(passages), config.architecture.hidden), np.float32)
+    for number, passage in enumerate(passages):
+        encoding = tokenizer.encode(passage)
+        try:
+            vector = plain_outputs(weights, half.embed(list(encoding.ids), list(encoding.type_ids)))
+            length = float(np.linalg.norm(vector))
+            if not (np.abs(vector).max() <= config.ranges.logits and length > 0):
+                raise RangeError("its vector leaves the calibrated range")
+        except RangeError as error:
+            raise ValueError(f"passage {number + 1} cannot be embedded: {error}") from None
+        vectors[number] = vector / length
+        progress(number + 1, len(passages))
+    return vectors
+
+
+def write_search_bundle(bundle: Bundle, vectors: NDArray[np.float32], directory: Path) -> None:
+    """Write a bundle that searches them. vectors: float32 [passages, features], of unit length.
+
+    Replaces a bundle of the same path. ValueError for a bundle that does not embed, or for no passages.
+    """
+    _expect_embeddings(bundle)
+    config = bundle.config
+    if not len(vectors):
+        raise ValueError("no passages: a search needs at least one")
+    document: dict[str, Any] = json.loads((bundle.directory / "config.json").read_bytes())
+    document["name"] = f"{config.name}-search"
+    document["task"] = {"name": "search", "kind": "search", "labels": [], "pair": False, "passages": len(vectors)}
+    # A score is at most as long as the vector it is made of.
+    document["ranges"]["logits"] = config.ranges.logits * float(np.sqrt(config.architecture.hidden))
+    document["accuracy"] = {}
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+        target = Path(temporary) / "bundle"
+        target.mkdir()
+        (target / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        for name in CLIENT_FILES:
+            if name != "config.json":
+                shutil.copyfile(bundle.directory / name, target / name)
+        tensors = load_file(bundle.directory / "server.safetensors")
+        save_file({**tensors, "passages": np.ascontiguousarray(vectors, np.float32)}, target / "server.safetensors")
+        files = {
+            path.name: {
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "bytes": path.stat().st_size,
+                "half": "server" if path.name == "server.safetensors" else "both",
+            }
+            for path in sorted(target.iterdir())
+        }
+        manifest = {"format": "thex-bundle-manifest", "format_version": 1, "files": files}
+        (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if directory.exists():
+            Bundle.open(directory)  # nothing but a bundle is replaced
+            shutil.rmtree(directory)
+        target.rename(directory)
+
+
+def _expect_embeddings(bundle: Bundle) -> None:
+    if bundle.config.task.kind != "embedding":
+        raise ValueError(f"{bundle.directory} is for {bundle.config.task.kind}; a search needs a bundle that embeds")
