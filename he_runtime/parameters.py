@@ -18,10 +18,12 @@ MAXIMUM_MODULUS_BITS_128 = {1024: 26, 2048: 53, 4096: 106, 8192: 214, 16384: 430
 
 RESULT_BITS = 9  # the first prime exceeds the scale by them, so that results up to 2**8 decrypt
 SCALES_BITS = (36, 35, 34)  # the larger the more precise; see `cheapest_chain`
+COARSE_SCALES_BITS = (*SCALES_BITS, 33, 32, 31, 30)
+"""For answers of which the direction counts: an embedding turned by 2^-10 is the same. Deep programs get small keys by them."""
 LARGEST_PRIME_BITS = 45  # residues are exact in a float64 product with its error term only below 2**46
 KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 10 times worse
 RING_DEGREES = (8192, 16384, 32768, 65536)
-DIGIT_SIZES = range(1, 9)
+DIGIT_SIZES = range(1, 17)
 SCALE_BIT_PRICE = 1.05  # a scale of one bit less must make keys smaller by more than this
 
 
@@ -181,27 +183,29 @@ class ChainShape:
         return -(-(levels + 1) // self.digit_size) * (levels + 1 + len(self.special_prime_bits))
 
 
-SHAPES = tuple(ChainShape(scale, size) for scale in SCALES_BITS for size in DIGIT_SIZES)
+SHAPES = tuple(ChainShape(scale, size) for scale in COARSE_SCALES_BITS for size in DIGIT_SIZES)
 
 
-def cheapest_chain(ring_degree: int, levels: int) -> ChainShape:
+def cheapest_chain(ring_degree: int, levels: int, scales_bits: tuple[int, ...] = SCALES_BITS) -> ChainShape:
     """The shape with the smallest keys among those that the security table allows for so long a chain.
 
     Larger digits need more special primes but fewer rows in all, and a bit of precision can buy them room. Where nothing
     fits, the shortest chain is returned, for the security check to refuse it by its figures.
     """
-    allowed = [shape for shape in SHAPES if shape.modulus_bits(levels) <= MAXIMUM_MODULUS_BITS_128[ring_degree]]
+    shapes = [shape for shape in SHAPES if shape.scale_bits in scales_bits]
+    allowed = [shape for shape in shapes if shape.modulus_bits(levels) <= MAXIMUM_MODULUS_BITS_128[ring_degree]]
     if not allowed:
-        return min(SHAPES, key=lambda shape: shape.modulus_bits(levels))
+        return min(shapes, key=lambda shape: shape.modulus_bits(levels))
     return min(
         allowed, key=lambda shape: shape.key_rows(levels) * SCALE_BIT_PRICE ** (SCALES_BITS[0] - shape.scale_bits)
     )
 
 
-def levels_offered(ring_degree: int) -> int:
-    """Largest level that N offers at 128 bits with any shape; at most 0 where nothing fits."""
+def levels_offered(ring_degree: int, scales_bits: tuple[int, ...] = SCALES_BITS) -> int:
+    """Largest level that N offers at 128 bits with any shape of these scales; at most 0 where nothing fits."""
     bound = MAXIMUM_MODULUS_BITS_128[ring_degree]
-    return max(0, *((bound - shape.modulus_bits(0)) // shape.scale_bits for shape in SHAPES))
+    shapes = [shape for shape in SHAPES if shape.scale_bits in scales_bits]
+    return max(0, *((bound - shape.modulus_bits(0)) // shape.scale_bits for shape in shapes))
 
 
 INSECURE_TEST_SHAPE = ChainShape(scale_bits=36, digit_size=2)
@@ -227,18 +231,22 @@ def make_parameters(
     )
 
 
-def smallest_parameters(levels: int, slots: int) -> tuple[Parameters, list[str]]:
+def smallest_parameters(
+    levels: int, slots: int, scales_bits: tuple[int, ...] = SCALES_BITS
+) -> tuple[Parameters, list[str]]:
     """The smallest ring with room for `levels` and `slots`, and one line for each ring that was too small.
 
     Raises ParameterError, naming every ring's shortfall, when none fits.
     """
     refusals = []
     for ring_degree in RING_DEGREES:
-        offered = levels_offered(ring_degree)
+        offered = levels_offered(ring_degree, scales_bits)
         if ring_degree // 2 < slots:
             refusals.append(f"N={ring_degree}: needs {slots} slots, N={ring_degree} offers {ring_degree // 2}")
         elif offered < levels:
             refusals.append(f"N={ring_degree}: needs {levels} levels, N={ring_degree} offers {offered}")
         else:
-            return make_parameters(ring_degree, levels), refusals
+            return make_parameters(
+                ring_degree, levels, shape=cheapest_chain(ring_degree, levels, scales_bits)
+            ), refusals
     raise ParameterError("no ring fits: " + "; ".join(refusals))

@@ -20,7 +20,7 @@ from he_runtime.lowering.shape import Shape
 from he_runtime.lowering.token_shifts import TokenShiftLowering, input_names, levels_needed
 from he_runtime.lowering.wide_values import WideValueLowering, levels_needed_with_wide_values
 from he_runtime.network import Network, network_of
-from he_runtime.parameters import Parameters, smallest_parameters
+from he_runtime.parameters import COARSE_SCALES_BITS, SCALES_BITS, Parameters, smallest_parameters
 from he_runtime.program import Program
 from he_runtime.wire.sizes import evaluation_key_bytes
 
@@ -312,11 +312,12 @@ def plan_weights(
     model_digest: str,
     parameters: Parameters | None = None,
     lowering: str | None = None,
+    scales_bits: tuple[int, ...] = SCALES_BITS,
 ) -> Plan:
     """Fold, lower every bucket in every way that fits, and keep the cheapest by the cost model.
 
     Cheap is a little time on every query and few bytes of keys (`Alternative.price`). `parameters` and `lowering` (a key of
-    LOWERINGS) force a choice. Wide values cost many times the work, so they are tried only
+    LOWERINGS) force a choice; scales_bits are those to choose from. Wide values cost many times the work, so they are tried only
     where their fewer levels lead to a smaller ring than any other lowering's.
     """
     network = fold(network_of(weights))
@@ -325,7 +326,7 @@ def plan_weights(
     refusals: dict[str, list[str]] = {}
     for name, (_, needed) in LOWERINGS.items():
         try:
-            found, refusals[name] = smallest_parameters(needed(network), 2 * shape.width)
+            found, refusals[name] = smallest_parameters(needed(network), 2 * shape.width, scales_bits)
             rings[name] = parameters or found
         except ParameterError as error:
             rings[name] = parameters or str(error)
@@ -392,13 +393,18 @@ def plan_weights(
 
 
 def plan_bundle(bundle: Bundle, buckets: tuple[int, ...] | None = None) -> Plan:
-    """The plan of a bundle for its own buckets, or for some of them."""
+    """The plan of a bundle for its own buckets, or for some of them.
+
+    Vectors are compared by their direction, so coarser scales do for them than for logits.
+    """
     config = bundle.config
+    by_direction = config.task.kind in ("embedding", "search")
     return plan_weights(
         bundle.weights(),
         buckets or config.buckets,
         logit_range=config.ranges.logits,
         model_digest=bundle.digest,
+        scales_bits=COARSE_SCALES_BITS if by_direction else SCALES_BITS,
     )
 
 

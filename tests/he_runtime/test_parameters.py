@@ -5,10 +5,13 @@ import pytest
 
 from he_runtime.errors import ParameterError
 from he_runtime.parameters import (
+    COARSE_SCALES_BITS,
+    DIGIT_SIZES,
     KEY_SWITCH_MARGIN_BITS,
     MAXIMUM_MODULUS_BITS_128,
     RING_DEGREES,
     SCALE_BIT_PRICE,
+    SCALES_BITS,
     SHAPES,
     ChainShape,
     Parameters,
@@ -86,22 +89,25 @@ def test_primes_admit_a_transform() -> None:
     assert max(abs(prime / 2**36 - 1) for prime in nearest) < 2**-16
 
 
+@pytest.mark.parametrize("scales_bits", [SCALES_BITS, COARSE_SCALES_BITS])
 @pytest.mark.parametrize("levels", range(1, 23))
-def test_the_chosen_chain_has_the_smallest_keys_that_fit(levels: int) -> None:
+def test_the_chosen_chain_has_the_smallest_keys_that_fit(levels: int, scales_bits: tuple[int, ...]) -> None:
     bound = MAXIMUM_MODULUS_BITS_128[32768]
-    chosen = cheapest_chain(32768, levels)
+    chosen = cheapest_chain(32768, levels, scales_bits)
     # Scale primes lie on both sides of their power of two.
-    assert make_parameters(32768, levels).modulus_bits <= chosen.modulus_bits(levels) + 1e-3 <= bound + 1e-3
+    made = make_parameters(32768, levels, shape=chosen)
+    assert made.modulus_bits <= chosen.modulus_bits(levels) + 1e-3 <= bound + 1e-3
     for shape in SHAPES:
-        if shape.modulus_bits(levels) <= bound:
+        if shape.scale_bits in scales_bits and shape.modulus_bits(levels) <= bound:
             gained_bits = chosen.scale_bits - shape.scale_bits
             assert chosen.key_rows(levels) <= shape.key_rows(levels) * SCALE_BIT_PRICE**gained_bits * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_special_primes_are_as_large_as_the_digits_need_and_no_larger(shape: ChainShape) -> None:
-    parameters = make_parameters(2048, 9, insecure_test=True, shape=shape)
-    largest = max(math.log2(math.prod(digit)) for digit in parameters.digits(9))
+    levels = max(DIGIT_SIZES)  # so that the largest digit is a whole one
+    parameters = make_parameters(2048, levels, insecure_test=True, shape=shape)
+    largest = max(math.log2(math.prod(digit)) for digit in parameters.digits(levels))
     special = math.log2(math.prod(parameters.special_primes))
     assert largest + KEY_SWITCH_MARGIN_BITS - 0.5 <= special <= largest + KEY_SWITCH_MARGIN_BITS + 0.5
 
