@@ -23,6 +23,8 @@ COARSE_SCALES_BITS = (*SCALES_BITS, 33, 32, 31, 30)
 LARGEST_PRIME_BITS = 45  # residues are exact in a float64 product with its error term only below 2**46
 KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 10 times worse
 RING_DEGREES = (8192, 16384, 32768, 65536)
+COARSE_SPREAD_BITS = 0.01
+"""Small primes are far between: a chain of them is longer than its scales say by no more than this."""
 DIGIT_SIZES = range(1, 17)
 SCALE_BIT_PRICE = 1.05  # a scale of one bit less must make keys smaller by more than this
 
@@ -176,7 +178,8 @@ class ChainShape:
 
         `Parameters` checks the primes themselves.
         """
-        return self.first_prime_bits + levels * self.scale_bits + sum(self.special_prime_bits)
+        spread = 0 if self.scale_bits >= min(SCALES_BITS) else COARSE_SPREAD_BITS
+        return self.first_prime_bits + levels * self.scale_bits + sum(self.special_prime_bits) + spread
 
     def key_rows(self, levels: int) -> int:
         """Residue rows of one half of a key: what is uploaded, kept in memory and read at every rotation."""
