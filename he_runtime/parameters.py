@@ -25,7 +25,8 @@ KEY_SWITCH_MARGIN_BITS = 9  # P over the largest digit; with 3 a few slots were 
 RING_DEGREES = (8192, 16384, 32768, 65536)
 COARSE_SPREAD_BITS = 0.01
 """Small primes are far between: a chain of them is longer than its scales say by no more than this."""
-DIGIT_SIZES = range(1, 17)
+DIGIT_SIZES, COARSE_DIGIT_SIZES = range(1, 9), range(1, 17)
+"""The largest digits make the smallest keys and slower rotations: coarse scales are for programs whose keys are the trouble."""
 SCALE_BIT_PRICE = 1.05  # a scale of one bit less must make keys smaller by more than this
 
 
@@ -186,7 +187,11 @@ class ChainShape:
         return -(-(levels + 1) // self.digit_size) * (levels + 1 + len(self.special_prime_bits))
 
 
-SHAPES = tuple(ChainShape(scale, size) for scale in COARSE_SCALES_BITS for size in DIGIT_SIZES)
+SHAPES = tuple(
+    ChainShape(scale, size)
+    for scale in COARSE_SCALES_BITS
+    for size in (DIGIT_SIZES if scale in SCALES_BITS else COARSE_DIGIT_SIZES)
+)
 
 
 def cheapest_chain(ring_degree: int, levels: int, scales_bits: tuple[int, ...] = SCALES_BITS) -> ChainShape:

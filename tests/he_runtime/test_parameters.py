@@ -5,8 +5,8 @@ import pytest
 
 from he_runtime.errors import ParameterError
 from he_runtime.parameters import (
+    COARSE_DIGIT_SIZES,
     COARSE_SCALES_BITS,
-    DIGIT_SIZES,
     KEY_SWITCH_MARGIN_BITS,
     MAXIMUM_MODULUS_BITS_128,
     RING_DEGREES,
@@ -105,7 +105,7 @@ def test_the_chosen_chain_has_the_smallest_keys_that_fit(levels: int, scales_bit
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_special_primes_are_as_large_as_the_digits_need_and_no_larger(shape: ChainShape) -> None:
-    levels = max(DIGIT_SIZES)  # so that the largest digit is a whole one
+    levels = max(COARSE_DIGIT_SIZES)  # so that the largest digit is a whole one
     parameters = make_parameters(2048, levels, insecure_test=True, shape=shape)
     largest = max(math.log2(math.prod(digit)) for digit in parameters.digits(levels))
     special = math.log2(math.prod(parameters.special_primes))
