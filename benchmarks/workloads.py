@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.random_models import random_text, random_weights
 from he_runtime.bundle import Bundle, EncoderWeights
+from he_runtime.parameters import COARSE_SCALES_BITS, SCALES_BITS
 from he_runtime.plan import Plan, plan_bundle, plan_weights
 
 REVIEW = (
@@ -58,11 +59,22 @@ def bundle_workload(directory: Path, bucket: int) -> Workload:
     return Workload(bundle.config.name, bundle.weights(), plan_bundle(bundle, (bucket,)), bucket, embedded)
 
 
-def random_workload(layers: int, hidden: int, bucket: int) -> Workload:
-    """Random weights of a shape that nobody has trained; heads of 64, feed-forward four times as wide; the planner's own ring."""
-    if hidden % min(HEAD_SIZE, hidden) or not layers > 0 or not hidden > 0:
-        raise ValueError(f"{hidden} features are not a multiple of a head's {HEAD_SIZE}")
-    weights = random_weights(layers, hidden, max(1, hidden // HEAD_SIZE), 4 * hidden)
-    name = f"random-{layers}x{hidden}"
-    plan = plan_weights(weights, (bucket,), logit_range=50.0, model_digest=name)
+def random_workload(
+    layers: int, hidden: int, bucket: int, *, heads: int | None = None, embedding: bool = False
+) -> Workload:
+    """Random weights of a shape that nobody has trained; feed-forward four times as wide as a token; the planner's own ring.
+
+    heads: None for heads of 64. embedding: a sentence encoder instead of a classifier.
+    """
+    if hidden % (heads or min(HEAD_SIZE, hidden)) or not layers > 0 or not hidden > 0:
+        whose = f"of {heads} heads" if heads else f"of a head's {HEAD_SIZE}"
+        raise ValueError(f"{hidden} features are not a multiple {whose}")
+    heads = heads or max(1, hidden // HEAD_SIZE)
+    if embedding:
+        weights = random_weights(layers, hidden, heads, 4 * hidden, classes=None, pooling="mean")
+    else:
+        weights = random_weights(layers, hidden, heads, 4 * hidden)
+    name = f"random-{layers}x{hidden}" + ("-embedding" if embedding else "")
+    scales = COARSE_SCALES_BITS if embedding else SCALES_BITS
+    plan = plan_weights(weights, (bucket,), logit_range=50.0, model_digest=name, scales_bits=scales)
     return Workload(name, weights, plan, bucket, random_text(bucket, hidden))

@@ -174,12 +174,12 @@ class ChainShape:
         small, larger = divmod(needed, count)
         return (small + 1,) * larger + (small,) * (count - larger)
 
-    def modulus_bits(self, levels: int) -> int:
+    def modulus_bits(self, levels: int) -> float:
         """log2(QP) with so many levels, to a thousandth: scale primes lie on both sides of their power of two.
 
         `Parameters` checks the primes themselves.
         """
-        spread = 0 if self.scale_bits >= min(SCALES_BITS) else COARSE_SPREAD_BITS
+        spread = 0.0 if self.scale_bits >= min(SCALES_BITS) else COARSE_SPREAD_BITS
         return self.first_prime_bits + levels * self.scale_bits + sum(self.special_prime_bits) + spread
 
     def key_rows(self, levels: int) -> int:
@@ -213,7 +213,7 @@ def levels_offered(ring_degree: int, scales_bits: tuple[int, ...] = SCALES_BITS)
     """Largest level that N offers at 128 bits with any shape of these scales; at most 0 where nothing fits."""
     bound = MAXIMUM_MODULUS_BITS_128[ring_degree]
     shapes = [shape for shape in SHAPES if shape.scale_bits in scales_bits]
-    return max(0, *((bound - shape.modulus_bits(0)) // shape.scale_bits for shape in shapes))
+    return max(0, *(int((bound - shape.modulus_bits(0)) // shape.scale_bits) for shape in shapes))
 
 
 INSECURE_TEST_SHAPE = ChainShape(scale_bits=36, digit_size=2)

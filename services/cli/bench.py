@@ -16,6 +16,10 @@ BucketOption = Annotated[int, typer.Option(help="Tokens: one of the model's buck
 RandomLayersOption = Annotated[
     int | None, typer.Option(help="So many layers of random weights instead of a bundle.", min=1)
 ]
+RandomHeadsOption = Annotated[
+    int | None, typer.Option(help="Heads, with --random-layers; of 64 features by default.", min=1)
+]
+RandomEmbeddingOption = Annotated[bool, typer.Option(help="A sentence encoder, with --random-layers.")]
 RandomHiddenOption = Annotated[int, typer.Option(help="Features of a token, with --random-layers.", min=2)]
 BundleOption = Annotated[Path | None, typer.Option(help="Bundle directory; the shipped SST-2 model by default.")]
 
@@ -69,6 +73,8 @@ def model(
     bundle: BundleOption = None,
     random_layers: RandomLayersOption = None,
     random_hidden: RandomHiddenOption = 256,
+    random_heads: RandomHeadsOption = None,
+    random_embedding: RandomEmbeddingOption = False,
     threads: Annotated[list[int] | None, typer.Option(help="Threads of the server; repeatable (1, 2).", min=1)] = None,
     repeats: Annotated[int, typer.Option(help="Timed queries of a warm server; the median counts.", min=1)] = 3,
     markdown: MarkdownOption = None,
@@ -77,7 +83,7 @@ def model(
     """A whole query on the server's worker, by stage and operation, beside the planner's estimate."""
     from benchmarks.model import measure
 
-    workload = _workload(bundle, random_layers, random_hidden, bucket)
+    workload = _workload(bundle, bucket, random_layers, random_hidden, random_heads, random_embedding)
     report = measure(workload, tuple(threads) if threads else (1, 2), repeats, _notes(as_json))
     _show(f"{workload.name}, bucket {bucket}", report, markdown, as_json)
 
@@ -103,6 +109,8 @@ def precision(
     bundle: BundleOption = None,
     random_layers: RandomLayersOption = None,
     random_hidden: RandomHiddenOption = 256,
+    random_heads: RandomHeadsOption = None,
+    random_embedding: RandomEmbeddingOption = False,
     threads: Annotated[int, typer.Option(help="Threads of the server.", min=1)] = 2,
     markdown: MarkdownOption = None,
     as_json: JsonOption = False,
@@ -110,7 +118,7 @@ def precision(
     """Bits of every intermediate value of an encrypted query that are right, by stage and layer, against the simulator."""
     from benchmarks.precision import measure
 
-    workload = _workload(bundle, random_layers, random_hidden, bucket)
+    workload = _workload(bundle, bucket, random_layers, random_hidden, random_heads, random_embedding)
     report = measure(workload, threads, _notes(as_json))
     # A table for people has the bits only; JSON has all statistics of both parts.
     shown = report if as_json else {name: value for name, value in report.items() if name != "stages"}
@@ -135,14 +143,21 @@ def client(
     _show(f"Client and server, {directory.name}", report, markdown, as_json)
 
 
-def _workload(bundle: Path | None, random_layers: int | None, random_hidden: int, bucket: int) -> "Workload":
+def _workload(
+    bundle: Path | None,
+    bucket: int,
+    random_layers: int | None,
+    random_hidden: int,
+    random_heads: int | None,
+    random_embedding: bool,
+) -> "Workload":
     from benchmarks.workloads import bundle_workload, random_workload
 
     if random_layers is None:
         return bundle_workload(bundle_or_shipped(bundle), bucket)
     if bundle is not None:
         raise ValueError("--bundle and --random-layers name two models; give one of them")
-    return random_workload(random_layers, random_hidden, bucket)
+    return random_workload(random_layers, random_hidden, bucket, heads=random_heads, embedding=random_embedding)
 
 
 def _notes(as_json: bool) -> Any:

@@ -72,9 +72,17 @@ def test_bench_precision_has_every_stage_and_layer(bundle: str) -> None:
     assert report["stages"]["logits"]["imaginary"]["mean"] > 8
 
 
+def test_a_random_sentence_encoder_has_coarser_scales_than_a_classifier_where_it_is_deep() -> None:
+    deep = random_workload(5, 16, 4, heads=2, embedding=True).plan
+    assert (deep.outputs, deep.pooling, deep.levels) == (16, "mean", 37)
+    assert 30 <= deep.parameters.scale_bits < 34 <= random_workload(5, 16, 4, heads=2).plan.parameters.scale_bits
+
+
 def test_a_random_shape_without_whole_heads_is_refused() -> None:
     with pytest.raises(ValueError, match="not a multiple"):
         random_workload(1, 100, 4)
+    with pytest.raises(ValueError, match="not a multiple of 3 heads"):
+        random_workload(1, 128, 4, heads=3)
     answer = RUNNER.invoke(app, ["bench", "model", "--random-layers", "1", "--bundle", "/nowhere"])
     assert answer.exit_code == 1
     assert "give one of them" in answer.output
