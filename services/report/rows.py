@@ -141,11 +141,15 @@ def majority(task: Task, data: Path) -> float:
 
 
 def _cost(bundle: Path) -> Row:
-    """Depth, keys and the planner's estimate of a query, by bucket."""
+    """Depth, levels, keys and the planner's estimate of a query, by bucket.
+
+    depth: the fewest levels that any lowering computes the model with; levels: the plan's, which may spend more to be quicker.
+    """
     facts: dict[str, Any] = explain(plan_bundle(Bundle.open(bundle)))
     buckets: dict[str, Any] = facts["buckets"]
     return {
-        "depth": facts["levels"],
+        "depth": min(alternative["levels"] for alternative in facts["alternatives"]),
+        "levels": facts["levels"],
         "ring_degree": facts["ring_degree"],
         "key_bytes": facts["key_bytes"],
         "estimated_milliseconds_one_thread": {

@@ -128,7 +128,10 @@ def ranges(rows: Sequence[Row]) -> list[list[str]]:
 def costs(rows: Sequence[Row]) -> list[list[str]]:
     """Depth, keys and estimated time where a bundle exists; else why there is none."""
     table = [
-        ["encoder", "task", "recipe", "depth", "ring", "keys, MB", "one thread, s, by tokens", "no bundle because"]
+        [
+            *("encoder", "task", "recipe", "depth", "levels", "ring", "keys, MB"),
+            *("one thread, s, by tokens", "no bundle because"),
+        ]
     ]
     for group in groups(rows):
         for row in of(rows, group, "calibrate")[:1]:
@@ -136,11 +139,12 @@ def costs(rows: Sequence[Row]) -> list[list[str]]:
                 times = ", ".join(
                     f"{bucket}: {ms / 1000:.1f}" for bucket, ms in row["estimated_milliseconds_one_thread"].items()
                 )
-                table.append(
-                    [*group, str(row["depth"]), str(row["ring_degree"]), f"{row['key_bytes'] / 1e6:.0f}", times, ""]
-                )
+                numbers = (row["depth"], row["levels"], row["ring_degree"], round(row["key_bytes"] / 1e6))
+                table.append([*group, *map(str, numbers), times, ""])
             else:
-                table.append([*group, "", "", "", "", row.get("not_exported_because") or "some operations stay exact"])
+                table.append(
+                    [*group, "", "", "", "", "", row.get("not_exported_because") or "some operations stay exact"]
+                )
     return table
 
 
@@ -158,5 +162,6 @@ EXPLANATIONS = {
     "Drop": "A task proves nothing when its exact student is at most one point above the majority answer.",
     "Agreement": "Regression: Pearson correlation with exact; share of scores within 1e-2 of the plain replaced model.",
     "Ranges": "1 is the end of the calibrated range (margin included); texts outside are refused or reported, never silent.",
-    "Depth and cost": "Levels, keys and the planner's estimate for the machine its prices were fitted on.",
+    "Depth and cost": "Depth is the fewest levels that any lowering needs, levels are the plan's, which may spend more to be "
+    "quicker; keys and the planner's estimate for the machine its prices were fitted on.",
 }
