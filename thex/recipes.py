@@ -114,8 +114,8 @@ NON_INTERACTIVE = Recipe(
             exact=1.0, hidden=1.0,
         ),
         Stage(
-            name="distil", texts=33_000, most_epochs=6, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
-            hostile_every=4,
+            name="distil", texts=100_000, most_epochs=12, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
+            hostile_every=2,
         ),
     ),
 )  # fmt: skip
@@ -132,7 +132,7 @@ THE_X = Recipe(
             name="norm", replaces=("norm", "pooler"), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5,
             trains="norms", exact=1.0, hidden=1.0,
         ),
-        Stage(name="distil", texts=33_000, most_epochs=6, label=1.0, exact=1.0, hidden=1.0, score=0.3),
+        Stage(name="distil", texts=100_000, most_epochs=12, label=1.0, exact=1.0, hidden=1.0, score=0.3),
     ),
 )  # fmt: skip
 """THE-X as published (Chen et al. 2022, section 3): fine-tune with ReLU, then with the softmax estimate whose T is learned

@@ -21,7 +21,7 @@ from thex.progress import Progress
 from thex.recipes import Operation, Recipe, Stage, ratios
 from thex.recorder import Recorder
 
-HOSTILE_CLAMP = 50.0  # an input that explodes must pull, not overturn, the step
+MOST_HOSTILE = 50.0
 
 
 @dataclass(frozen=True)
@@ -105,4 +105,14 @@ def _hostile_penalty(model: Encoder, moved: Ratios, lesson: Lesson, generator: r
     batch = pad(odd, range(len(odd)), lesson.device)
     recorder = Recorder()
     model(batch.ids, batch.mask, batch.types, moved, recorder)
-    return range_penalty(recorder, recipe.range_bounds, model.config.layers).clamp(max=HOSTILE_CLAMP)
+    return bounded(range_penalty(recorder, recipe.range_bounds, model.config.layers), MOST_HOSTILE)
+
+
+def bounded(penalty: torch.Tensor, most: float) -> torch.Tensor:
+    """The penalty up to `most`, and beyond it most·(1 + log(penalty/most)): what explodes pulls, but does not overturn the step.
+
+    (Clamped, it would not pull at all.) Zero where it is not finite, which no gradient mends.
+    """
+    if not torch.isfinite(penalty):
+        return torch.zeros_like(penalty)
+    return penalty if penalty <= most else most * (1 + torch.log(penalty / most))

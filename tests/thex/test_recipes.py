@@ -1,13 +1,26 @@
 """Recipes as data: read from JSON, less a stage, refused where they contradict themselves; and ratios along a stage."""
 
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from thex.config import Replacements
 from thex.encoder import REPLACED, Ratios
-from thex.recipes import NON_INTERACTIVE, RECIPES, THE_X, THE_X_CODE, Recipe, Stage, find_recipe, ratios
+from thex.recipes import (
+    NON_INTERACTIVE,
+    RECIPES,
+    SENTENCE_ENCODER,
+    THE_X,
+    THE_X_CODE,
+    Recipe,
+    Stage,
+    find_recipe,
+    ratios,
+)
+from thex.stages import bounded
 
 
 def test_a_recipe_is_data(tmp_path: Path) -> None:
@@ -25,7 +38,7 @@ def test_a_recipe_is_data(tmp_path: Path) -> None:
 
 
 def test_every_recipe_but_exact_ends_with_everything_replaced() -> None:
-    for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE):
+    for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE, SENTENCE_ENCODER):
         after = recipe.replaced_after(len(recipe.stages))
         assert ratios(after, Stage(name="end"), 1.0) == REPLACED
 
@@ -51,3 +64,15 @@ def test_operations_move_over_the_ramp_and_stay() -> None:
     )
     assert ratios(("activation",), stage, 0.1).activation == 1
     assert ratios((), Stage(name="at-once", replaces=("norm",), ramp=0), 0).norm == 1
+
+
+def test_a_penalty_that_explodes_still_pulls() -> None:
+    for size, pull in ((2.0, 1.0), (50.0, 1.0), (5e6, 1e-5)):
+        penalty = torch.tensor(size, requires_grad=True)
+        value = bounded(penalty, 50.0)
+        value.backward()
+        assert penalty.grad is not None
+        assert float(penalty.grad) == pytest.approx(pull)
+        assert float(value.detach()) <= min(size, 50 * (1 + math.log(max(1.0, size / 50)))) * (1 + 1e-6)
+    assert bounded(torch.tensor(math.inf), 50.0) == 0
+    assert bounded(torch.tensor(math.nan), 50.0) == 0
