@@ -14,7 +14,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -58,26 +58,38 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
         for bucket, program in plan.programs.items()
         for name, constant in zip(names[bucket], program.constants, strict=True)
     }
-    try:
+
+    def encode(constant: Constant) -> NumbaPlaintext:
+        encoder = engine.encode if constant.values.ndim == 1 else engine.encode_table
+        return encoder(constant.values, constant.level, constant.scale)
+
+    entries: dict[str, NumbaPlaintext] = {}
+    with contextlib.suppress(CacheError, OSError):
         entries = read(path, _digest(plan), wanted, plan.parameters)
-    except (CacheError, OSError):
-        entries = {
-            name: (engine.encode if c.values.ndim == 1 else engine.encode_table)(c.values, c.level, c.scale)
-            for name, c in wanted.items()
-        }
+    if not entries:
         with contextlib.suppress(CacheError, OSError):
-            write(path, _digest(plan), entries)
-            # Mapped, they are the system's to drop and to read again; in this process's own memory they would stay.
+            # One after the other: all at once, a deep model's would not fit in memory. Mapped, they are the system's to drop and
+            # to read again.
+            write(path, _digest(plan), wanted, plan.parameters, encode)
             entries = read(path, _digest(plan), wanted, plan.parameters)
+    if not entries:
+        entries = {name: encode(constant) for name, constant in wanted.items()}
     return {bucket: [entries[name] for name in names[bucket]] for bucket in plan.programs}
 
 
-def write(path: Path, digest: str, entries: Mapping[str, NumbaPlaintext]) -> None:
-    """Write a cache under a temporary name, then rename it: a reader sees the old file, the new one, or none."""
+def write(
+    path: Path,
+    digest: str,
+    wanted: Mapping[str, Constant],
+    parameters: Parameters,
+    encode: Callable[[Constant], NumbaPlaintext],
+) -> None:
+    """Encode and write a cache under a temporary name, then rename it: a reader sees the old file, the new one, or none."""
     table, offset, checksum = [], 0, 0
-    for name, plaintext in entries.items():
-        table.append([name, list(plaintext.words.shape), plaintext.scale.hex(), offset])
-        offset = _aligned(offset + plaintext.words.nbytes)
+    for name, constant in wanted.items():
+        shape = words_shape(constant, parameters)
+        table.append([name, shape, float(constant.scale).hex(), offset])
+        offset = _aligned(offset + math.prod(shape) * _WORD.itemsize)
     contents = json.dumps({"digest": digest, "entries": table}).encode()
     start = _aligned(_HEADER.size + len(contents))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,11 +97,11 @@ def write(path: Path, digest: str, entries: Mapping[str, NumbaPlaintext]) -> Non
     try:
         with os.fdopen(handle, "wb") as file:
             file.seek(start)
-            for plaintext in entries.values():
-                block = np.ascontiguousarray(plaintext.words, _WORD).tobytes()
-                block += bytes(_aligned(len(block)) - len(block))
-                checksum = zlib.crc32(block, checksum)
-                file.write(block)
+            for constant in wanted.values():
+                words = np.ascontiguousarray(encode(constant).words, _WORD).reshape(-1).view(np.uint8)
+                for block in (words, np.zeros(_aligned(len(words)) - len(words), np.uint8)):
+                    checksum = zlib.crc32(block.data, checksum)
+                    file.write(block.data)
             file.seek(0)
             table_digest = hashlib.sha256(contents).digest()
             file.write(_HEADER.pack(MAGIC, len(contents), table_digest, checksum, start + offset) + contents)
