@@ -14,7 +14,7 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.numba_engine import NumbaEngine, NumbaPlaintext
 from he_runtime.errors import HERuntimeError
-from he_runtime.execution import encode_constants
+from he_runtime.execution import encode_constant, encode_constants
 from he_runtime.parameters import Parameters
 from he_runtime.plan import Plan
 from he_runtime.program import Constant
@@ -58,11 +58,6 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
         for bucket, program in plan.programs.items()
         for name, constant in zip(names[bucket], program.constants, strict=True)
     }
-
-    def encode(constant: Constant) -> NumbaPlaintext:
-        encoder = engine.encode if constant.values.ndim == 1 else engine.encode_table
-        return encoder(constant.values, constant.level, constant.scale)
-
     entries: dict[str, NumbaPlaintext] = {}
     with contextlib.suppress(CacheError, OSError):
         entries = read(path, _digest(plan), wanted, plan.parameters)
@@ -70,24 +65,18 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
         with contextlib.suppress(CacheError, OSError):
             # One after the other: all at once, a deep model's would not fit in memory. Mapped, they are the system's to drop and
             # to read again.
-            write(path, _digest(plan), wanted, plan.parameters, encode)
+            write(path, _digest(plan), wanted, engine)
             entries = read(path, _digest(plan), wanted, plan.parameters)
     if not entries:
-        entries = {name: encode(constant) for name, constant in wanted.items()}
+        entries = {name: encode_constant(constant, engine) for name, constant in wanted.items()}
     return {bucket: [entries[name] for name in names[bucket]] for bucket in plan.programs}
 
 
-def write(
-    path: Path,
-    digest: str,
-    wanted: Mapping[str, Constant],
-    parameters: Parameters,
-    encode: Callable[[Constant], NumbaPlaintext],
-) -> None:
+def write(path: Path, digest: str, wanted: Mapping[str, Constant], engine: NumbaEngine) -> None:
     """Encode and write a cache under a temporary name, then rename it: a reader sees the old file, the new one, or none."""
     table, offset, checksum = [], 0, 0
     for name, constant in wanted.items():
-        shape = words_shape(constant, parameters)
+        shape = words_shape(constant, engine.parameters)
         table.append([name, shape, float(constant.scale).hex(), offset])
         offset = _aligned(offset + math.prod(shape) * _WORD.itemsize)
     contents = json.dumps({"digest": digest, "entries": table}).encode()
@@ -98,7 +87,7 @@ def write(
         with os.fdopen(handle, "wb") as file:
             file.seek(start)
             for constant in wanted.values():
-                words = np.ascontiguousarray(encode(constant).words, _WORD).reshape(-1).view(np.uint8)
+                words = np.ascontiguousarray(encode_constant(constant, engine).words, _WORD).reshape(-1).view(np.uint8)
                 for block in (words, np.zeros(_aligned(len(words)) - len(words), np.uint8)):
                     checksum = zlib.crc32(block.data, checksum)
                     file.write(block.data)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from he_runtime.engines.interface import Engine
-from he_runtime.program import Operation, Program
+from he_runtime.program import Constant, Operation, Program
 
 Progress = Callable[[int, int], None]
 
@@ -31,10 +31,15 @@ def encode_constants(
         values = constant.values
         key = (f"{values.dtype.char} {values.shape} ".encode() + values.tobytes(), constant.level, constant.scale)
         if key not in known:
-            encode = engine.encode if values.ndim == 1 else engine.encode_table
-            known[key] = encode(values, constant.level, constant.scale)
+            known[key] = encode_constant(constant, engine)
         encoded.append(known[key])
     return encoded
+
+
+def encode_constant(constant: Constant, engine: Engine[Any, Any]) -> Any:
+    """One plaintext as the engine's own: a vector, or the table of a linear transform."""
+    encode = engine.encode if constant.values.ndim == 1 else engine.encode_table
+    return encode(constant.values, constant.level, constant.scale)
 
 
 def run(

@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from he_runtime.bundle import Bundle
 from he_runtime.engines.plain import PlainEngine
@@ -29,6 +28,7 @@ from he_runtime.plan import Plan, plan_bundle
 from services.client.client import Client
 from services.client.errors import OutOfRangeError, TextTooLongError
 from services.local import local_server
+from services.truncation import truncating_tokenizer
 from thex.metrics import agreement, cosines, score
 from thex.tasks import Example, Task, find_task, read_split
 
@@ -125,9 +125,7 @@ def _chosen(task: Task, count: int, limit: int | None) -> list[int]:
 
 
 def _tokens(bundle: Bundle, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
-    tokenizer = Tokenizer.from_file(str(bundle.directory / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(min(max(bundle.config.buckets), bundle.config.architecture.positions))
+    tokenizer = truncating_tokenizer(bundle)
     texts = [example.first if example.second is None else (example.first, example.second) for example in examples]
     return [(list(encoding.ids), list(encoding.type_ids)) for encoding in tokenizer.encode_batch(texts)]
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer
 
 from he_runtime.bundle import CLIENT_FILES, Bundle
 from he_runtime.errors import RangeError
 from he_runtime.plain_model import logits as plain_outputs
+from services.truncation import truncating_tokenizer
 
 Progress = Callable[[int, int], None]
 
@@ -33,9 +33,7 @@ def passage_vectors(
     """
     _expect_embeddings(bundle)
     weights, half, config = bundle.weights(), bundle.client_half, bundle.config
-    tokenizer = Tokenizer.from_file(str(bundle.directory / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(min(max(config.buckets), config.architecture.positions))
+    tokenizer = truncating_tokenizer(bundle)
     vectors = np.zeros((len(passages), config.architecture.hidden), np.float32)
     for number, passage in enumerate(passages):
         encoding = tokenizer.encode(passage)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,42 +40,40 @@ class TeacherConfig(Facts):
     seed: int = 0
 
 
-def teacher_logits(
-    config: TeacherConfig,
-    task: Task,
-    train: Encoded,
-    dev: Encoded,
-    directory: Path,
-    progress: Progress,
-    device: torch.device,
-) -> torch.Tensor:
+@dataclass(frozen=True)
+class Teaching:
+    """A teacher of one task: what it learns from and is measured by, and the directory that keeps it.
+
+    One teacher serves all seeds and shapes of students.
+    """
+
+    config: TeacherConfig
+    task: Task
+    train: Encoded
+    dev: Encoded
+    directory: Path
+    progress: Progress
+    device: torch.device
+
+
+def teacher_logits(teaching: Teaching) -> torch.Tensor:
     """Logits float32 [len(train), outputs] (of a token task [len(train), tokens, tags]) of the fine-tuned teacher.
 
-    Kept in directory with metrics.json; one teacher serves all seeds and shapes of students. ValueError when the directory
-    holds a teacher of another configuration.
+    Kept in the directory with metrics.json. ValueError when the directory holds a teacher of another configuration.
     """
-    _fine_tuned(config, task, train, dev, directory, progress, device)
-    return load_file(directory / LOGITS)["train"]
+    _fine_tuned(teaching)
+    return load_file(teaching.directory / LOGITS)["train"]
 
 
-def teacher_answers(
-    config: TeacherConfig,
-    task: Task,
-    train: Encoded,
-    dev: Encoded,
-    more: Encoded,
-    directory: Path,
-    progress: Progress,
-    device: torch.device,
-) -> torch.Tensor:
+def teacher_answers(teaching: Teaching, more: Encoded) -> torch.Tensor:
     """Logits float32 [len(more), outputs] of the same teacher on other texts, kept beside its own."""
     digest = hashlib.sha256(json.dumps(more.ids).encode()).hexdigest()[:16]
-    path = directory / f"more-{digest}.safetensors"
+    path = teaching.directory / f"more-{digest}.safetensors"
     if not path.exists():
-        _fine_tuned(config, task, train, dev, directory, progress, device, weights=True)
-        teacher = _load(config, task, device)
-        teacher.load_state_dict(load_file(directory / WEIGHTS, device=str(device)))
-        with mixed(device):
+        _fine_tuned(teaching, weights=True)
+        teacher = _load(teaching)
+        teacher.load_state_dict(load_file(teaching.directory / WEIGHTS, device=str(teaching.device)))
+        with mixed(teaching.device):
             found = predict(teacher, more, EXACT)
         partial = path.with_suffix(".part")
         save_file({"more": found}, partial)
@@ -82,26 +81,19 @@ def teacher_answers(
     return load_file(path)["more"]
 
 
-def _load(config: TeacherConfig, task: Task, device: torch.device) -> Encoder:
-    pooling: Pooling = "tokens" if task.kind == "tokens" else "mean"
-    return load_checkpoint(config.checkpoint, pooling=pooling, labels=task.outputs).to(device)
+def _load(teaching: Teaching) -> Encoder:
+    pooling: Pooling = "tokens" if teaching.task.kind == "tokens" else "mean"
+    teacher = load_checkpoint(teaching.config.checkpoint, pooling=pooling, labels=teaching.task.outputs)
+    return teacher.to(teaching.device)
 
 
-def _fine_tuned(
-    config: TeacherConfig,
-    task: Task,
-    train: Encoded,
-    dev: Encoded,
-    directory: Path,
-    progress: Progress,
-    device: torch.device,
-    *,
-    weights: bool = False,
-) -> None:
-    """See that directory holds the teacher. weights: they too, which earlier versions did not keep.
+def _fine_tuned(teaching: Teaching, *, weights: bool = False) -> None:
+    """See that the directory holds the teacher. weights: they too, which earlier versions did not keep.
 
     Token embeddings stay frozen: most of them do not occur in a task.
     """
+    config, task, train, dev = teaching.config, teaching.task, teaching.train, teaching.dev
+    directory, device = teaching.directory, teaching.device
     identity = f"{config.model_dump_json(exclude={'checkpoint'})} {Path(config.checkpoint).name} {len(train)}"
     mark = directory / "metrics.json"
     if mark.exists():
@@ -111,14 +103,16 @@ def _fine_tuned(
             return
     started = time.monotonic()
     torch.manual_seed(config.seed)
-    teacher = _load(config, task, device)
+    teacher = _load(teaching)
     chosen = train.subset(length_weighted_subset(train, config.texts, LENGTH_CAP, 1.0, config.seed + 1))
     for embedding in (teacher.word, teacher.position, teacher.token_type):
         embedding.requires_grad_(requires_grad=False)
     epochs = min(config.most_epochs, max(config.least_epochs, config.passes / len(chosen)))
     schedule = Schedule(epochs, config.batch, config.learning_rate)
     teacher.train()
-    for step in steps(f"{task.name} teacher", teacher.parameters(), chosen, schedule, device, config.seed, progress):
+    for step in steps(
+        f"{task.name} teacher", teacher.parameters(), chosen, schedule, device, config.seed, teaching.progress
+    ):
         batch = step.batch
         with mixed(device):
             logits = teacher(batch.ids, batch.mask, batch.types)

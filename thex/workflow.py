@@ -34,7 +34,7 @@ from thex.runs import Run, RunConfig, identity_of, keep, kept_metrics, measured
 from thex.stages import Lesson, learn, start_replacements
 from thex.starting import starting_point
 from thex.tasks import read_split, task_of
-from thex.teachers import teacher_answers, teacher_logits
+from thex.teachers import Teaching, teacher_answers, teacher_logits
 
 SUBSET_CAP, SUBSET_POWER = 20, 1.3  # see length_weighted_subset: long texts teach more a minute
 SUBSET_SEED = 0  # one subset for all seeds: the teacher answers it once
@@ -101,14 +101,15 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
             raise ValueError(f"recipe {recipe.name} alters texts for a teacher to answer, and there is no teacher")
         return subset, None
     directory = run.work / "teachers" / run.task.name
-    logits = teacher_logits(config, run.task, subset, run.dev, directory, run.progress, run.device)
+    teaching = Teaching(config, run.task, subset, run.dev, directory, run.progress, run.device)
+    logits = teacher_logits(teaching)
     if not recipe.altered:
         return subset, logits
     mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
     if mask is None:
         raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
     more = altered(subset, recipe.altered, mask, recipe.positions, SUBSET_SEED)
-    found = teacher_answers(config, run.task, subset, run.dev, more, directory, run.progress, run.device)
+    found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])
 

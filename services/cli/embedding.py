@@ -127,26 +127,21 @@ def search(
     """
     from services.client import Client, EmbeddingCache, Identity
 
-    identity = Identity(token, certificate, private_key)
-    if corpus is None:
-        with (
-            Client(server, keys, authority, insecure, passphrase, identity=identity) as client,
-            _progress(as_json) as bar,
-        ):
-            _prepare(client, bar)
-            matches = client.search(query, top)
-        rows = [{"passage": f"passage {match.number + 1}", "cosine": match.cosine} for match in matches]
-        _show(rows, {"query": query, "passages": [vars(match) for match in matches]}, as_json)
-        return
-    passages = list(dict.fromkeys(_lines(corpus)))
-    if not passages:
+    passages = list(dict.fromkeys(_lines(corpus))) if corpus is not None else []
+    if corpus is not None and not passages:
         raise ValueError(f"{corpus} holds no passages: expected one a line")
+    identity = Identity(token, certificate, private_key)
     started = time.perf_counter()
     with (
         Client(server, keys, authority, insecure, passphrase, identity=identity) as client,
         _progress(as_json) as bar,
     ):
         _prepare(client, bar)
+        if corpus is None:
+            matches = client.search(query, top)
+            rows = [{"passage": f"passage {match.number + 1}", "cosine": match.cosine} for match in matches]
+            _show(rows, {"query": query, "passages": [vars(match) for match in matches]}, as_json)
+            return
         kept = EmbeddingCache(cache if cache is not None else client.session.directory / CACHE_NAME)
         wanted = client.embed_one(query)  # first: what it took is what every passage takes
         new = len(kept.missing(passages))

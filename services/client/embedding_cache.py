@@ -1,10 +1,10 @@
 """Vectors of texts that were embedded before, on the client's own disk: each costs a query of seconds."""
 
+import contextlib
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,24 +50,11 @@ class EmbeddingCache:
             found = [_find(database, text) for text in texts]
         return np.stack([vector for vector in found if vector is not None]) if found else np.zeros((0, 0), np.float32)
 
-    def _connect(self) -> "_Transaction":
-        return _Transaction(self._path)
-
-
-class _Transaction:
-    """A connection for one block: committed when the block ends, closed in any case."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> sqlite3.Connection:
-        self._connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS)
-        return self._connection
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with closing(self._connection):
-            if kind is None:
-                self._connection.commit()
+    @contextlib.contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """For one block: committed when it ends, rolled back when it raises, closed in any case."""
+        with contextlib.closing(sqlite3.connect(self._path, timeout=BUSY_SECONDS)) as database, database:
+            yield database
 
 
 def _digest(text: str) -> bytes:
