@@ -73,6 +73,11 @@ class Connection:
         self._running.add(call)
         try:
             yield
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.CANCELLED and call in self._running:
+                # Not our wish: a server that is killed may reset its streams with this very code.
+                raise server_error("unavailable", "the server broke off the call") from None
+            raise
         finally:
             self._running.discard(call)
             call.cancel()  # nothing, unless the reader left: then the server stops working for us
@@ -80,6 +85,7 @@ class Connection:
     def cancel(self) -> None:
         """End all running calls; they raise UnreachableError with the reason `cancelled`. From any thread."""
         for call in list(self._running):
+            self._running.discard(call)
             call.cancel()
 
     def close(self) -> None:

@@ -108,6 +108,10 @@ class FakeServer(service.InferenceServicer):  # type: ignore[misc]
         """Answer the next calls of a method with this reason."""
         self._refusals.setdefault(method, []).extend([(reason, retry_seconds)] * times)
 
+    def break_off(self, method: str, *, times: int = 1) -> None:
+        """End the next calls of a method as a killed server may: a stream that is reset as cancelled, and no reason."""
+        self._refusals.setdefault(method, []).extend([("", None)] * times)
+
     def forget_keys(self) -> None:
         """As a server that lost its disk."""
         self._key_sets.clear()
@@ -212,6 +216,8 @@ class FakeServer(service.InferenceServicer):  # type: ignore[misc]
             if not waiting:
                 return
             reason, seconds = waiting.pop(0)
+        if not reason:
+            context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
         self._abort(context, reason, "as the test asked", seconds)
 
     def _abort(self, context: Any, reason: str, message: str, seconds: float | None = None) -> None:

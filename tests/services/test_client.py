@@ -79,6 +79,19 @@ def test_what_is_passing_is_repeated_under_fresh_randomness(server: FakeServer, 
     assert len(set(sent)) == len(sent)
 
 
+@pytest.mark.parametrize("method", ["OpenUpload", "SelfTest", "Infer"])  # one answer, and a stream of them
+def test_a_call_that_the_server_breaks_off_is_repeated(server: FakeServer, tmp_path: Path, method: str) -> None:
+    server.break_off(method)
+    with server.client(tmp_path / "keys") as client:
+        assert client.classify(TEXT).label in client.labels
+    assert count(server, method) == 2
+    server.break_off(method)
+    impatient = server.client(tmp_path / "impatient", retries=Retries(attempts=1))
+    with impatient as client, pytest.raises(UnreachableError) as caught:
+        client.classify(TEXT)
+    assert caught.value.reason == "unavailable"
+
+
 def test_what_is_final_is_not_repeated(server: FakeServer, client: Client) -> None:
     server.refuse("Infer", "quarantined")
     with pytest.raises(ServerError, match="quarantined"):
