@@ -1,14 +1,17 @@
-"""Pairs of sentences with a sentence encoder's opinion of how alike they are: what a small encoder learns matching from.
+"""Pairs of texts that need no labels of people: what a small encoder learns matching from.
 
 A student that reads two texts together has to match their words; a few thousand labelled pairs do not teach two fresh layers
-that. A sentence encoder judges any number of pairs by the cosine of its embeddings (augmented SBERT, Thakur et al. 2021, with
-teacher and student swapped).
+that. Two things are said of any number of pairs: how alike they are, by the cosine of a sentence encoder's embeddings (augmented
+SBERT, Thakur et al. 2021, with teacher and student swapped); and which share of the second's tokens the first has, which
+takes no teacher and is what entailment is guessed from first. Pairs for the latter are made: texts with a part of themselves.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +28,9 @@ from thex.tasks import TASKS, Example, read_split
 
 NEIGHBOURS = 64  # of each sentence by cosine; half of the partners are among them, nearer ones more often
 ROWS = 512  # of the matrix of cosines at a time
-SCALE = 5.0  # cosines count as scores of 0 to 5, as STS-B's do
+SCALE = 5.0  # cosines and shares count as scores of 0 to 5, as STS-B's do
+UNJUDGED = float("nan")
+JOINED = 0.3  # of the first texts of overlapping pairs are two texts in a row, as premises are longer than sentences
 
 
 def sentences(root: Path, of_each_task: int, seed: int) -> list[str]:
@@ -76,27 +81,76 @@ def judged_pairs(texts: Sequence[str], vectors: torch.Tensor, count: int, seed: 
     return pairs
 
 
+def overlapping_pairs(texts: Sequence[str], count: int, seed: int) -> list[Example]:
+    """count pairs, UNJUDGED: a text, or two joined, and a run of its words of which a random share is another text's.
+
+    Texts of fewer than four words are left out. ValueError if fewer than 3 are left.
+    """
+    split = [words for words in map(str.split, texts) if len(words) >= 4]
+    if len(split) < 3:
+        raise ValueError(f"{len(split)} texts of four words or more: overlapping pairs need at least 3")
+    generator = random.Random(seed)
+    pairs: list[Example] = []
+    for _ in range(count):
+        whole, foreign = generator.choice(split), generator.choice(split)
+        length = generator.randint(min(3, len(whole)), min(20, len(whole)))
+        start = generator.randint(0, len(whole) - length)
+        replaced = generator.random()
+        part = [
+            generator.choice(foreign) if generator.random() < replaced else word
+            for word in whole[start : start + length]
+        ]
+        if generator.random() < JOINED:
+            other = generator.choice(split)
+            whole = whole + other if generator.random() < 0.5 else other + whole
+        pairs.append(Example(" ".join(whole), " ".join(part), UNJUDGED))
+    return pairs
+
+
+def shares(pairs: Encoded) -> torch.Tensor:
+    """Which share of the second text's tokens (special ones are not counted) the first text has too. float32 [pairs]."""
+    found = torch.zeros(len(pairs))
+    for row, (ids, types) in enumerate(zip(pairs.ids, pairs.types, strict=True)):
+        border = types.index(1) if 1 in types else len(ids)
+        first, second = set(ids[1 : border - 1]), ids[border:-1]
+        found[row] = sum(token in first for token in second) / max(1, len(second))
+    return found
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """Mean squared errors of the last tenth of learning, of cosines and of shares, both times SCALE."""
+
+    cosine: float
+    share: float
+
+
 def learn_pairs(
     student: Encoder, pairs: Encoded, schedule: Schedule, device: torch.device, seed: int, progress: Progress
-) -> float:
-    """Train the student in place, with its pooler, to say the labels; the mean squared error of the last tenth.
+) -> PairErrors:
+    """Train the student in place, with its pooler, to say the cosines (the labels, where there are any) and the shares.
 
     The linear head that says them is thrown away, as a task brings its own.
     """
     torch.manual_seed(seed)
-    head = nn.Linear(student.config.hidden, 1).to(device)
-    nn.init.constant_(head.bias, float(pairs.labels.mean()))
+    wanted = torch.stack([pairs.labels, SCALE * shares(pairs)], dim=1)
+    head = nn.Linear(student.config.hidden, 2).to(device)
+    with torch.no_grad():
+        head.bias.copy_(wanted.nanmean(dim=0).nan_to_num())
     student.train()
     parameters = [*student.parameters(), *head.parameters()]
-    errors = []
+    errors: list[torch.Tensor] = []
+    judged = ~wanted.isnan()
     for step in steps("learn pairs", parameters, pairs, schedule, device, seed, progress):
         recorder = Recorder()
         with mixed(device):
             student(step.batch.ids, step.batch.mask, step.batch.types, EXACT, recorder)
-            said = head(recorder["pooled", -1])[:, 0]
-        loss = functional.mse_loss(said.float(), pairs.labels[step.batch.indices].to(device))
-        step.descend(loss)
-        if step.fraction >= 0.9:
-            errors.append(float(loss.detach()))
+            said = head(recorder["pooled", -1])
+        known = judged[step.batch.indices].to(device)
+        target = wanted[step.batch.indices].nan_to_num().to(device)
+        squares = ((said.float() - target) * known).square()
+        step.descend((squares.sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum())
+        errors.append(torch.stack([squares.detach().sum(dim=0), known.sum(dim=0)]))
     student.eval()
-    return sum(errors) / max(1, len(errors))
+    squared, count = torch.stack(errors[-math.ceil(len(errors) / 10) :]).sum(dim=0)
+    return PairErrors(*(squared / count.clamp(min=1)).tolist())

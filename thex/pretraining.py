@@ -22,7 +22,7 @@ from thex.corpus import unlabelled
 from thex.data import Batch, Encoded, encode, load_tokenizer, shuffled
 from thex.encoder import EXACT, Encoder
 from thex.optimisation import Schedule
-from thex.pairs import embeddings, judged_pairs, learn_pairs, sentences
+from thex.pairs import SCALE, embeddings, judged_pairs, learn_pairs, overlapping_pairs, sentences, shares
 from thex.precision import choose_device, mixed
 from thex.progress import Progress, silent
 from thex.recorder import Recorder
@@ -33,7 +33,14 @@ from thex.teacher_states import TeacherStates, student_vectors
 
 WARMUP_STEPS = 400
 CHECKPOINT_EVERY = 500
-MAY_CHANGE = ("epochs", "pairs", "sentences_of_each_task", "longest_of_pair", "pairs_learning_rate")
+MAY_CHANGE = (
+    "epochs",
+    "pairs",
+    "overlapping_pairs",
+    "sentences_of_each_task",
+    "longest_of_pair",
+    "pairs_learning_rate",
+)
 
 
 class PretrainingConfig(Facts):
@@ -43,8 +50,9 @@ class PretrainingConfig(Facts):
     the teacher's input of that layer (TinyBERT, Jiao et al. 2020, equation 8). MiniLM and MiniLMv2 have none: 0.
     texts: how many of the corpus, 0 for all; shorter than shortest tokens are left out.
     pairs: so many pairs of sentences the student reads after that, each once, learning the teacher's cosine of the two
-    (thex.pairs); the teacher has to be a mean-pooled sentence encoder. 0: none. sentences_of_each_task: drawn on for them;
-    longer ones than longest_of_pair tokens are left out.
+    (thex.pairs); the teacher has to be a mean-pooled sentence encoder. 0: none. overlapping_pairs: so many more, of a text
+    and a part of it, for the share of tokens alone. sentences_of_each_task: drawn on for both; longer ones than
+    longest_of_pair tokens are left out.
     """
 
     layers: int = 2
@@ -61,6 +69,7 @@ class PretrainingConfig(Facts):
     shortest: int = 6
     epochs: float = 6
     pairs: int = Field(default=0, ge=0)
+    overlapping_pairs: int = Field(default=0, ge=0)
     sentences_of_each_task: int = Field(default=8_000, gt=0)
     longest_of_pair: int = 40
     pairs_learning_rate: float = 5e-4
@@ -139,7 +148,9 @@ def pretrain(
                 file.write(json.dumps(row) + "\n")
             sums = dict.fromkeys(sums, 0.0)
             _keep(run / "checkpoint.safetensors", number + 1, model, optimiser)
-    judged = _learn_pairs(config, teacher, student, tokenizer_path, data, device, progress) if config.pairs else {}
+    judged = (
+        _learn_pairs(config, teacher, student, tokenizer_path, data, device, progress) if _has_pairs(config) else {}
+    )
     save_checkpoint(student.eval(), out, tokenizer_path)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     report = {
@@ -169,11 +180,25 @@ def _learn_pairs(
     texts = sentences(data, config.sentences_of_each_task, config.seed)
     encoded = encode(tokenizer, [Example(text, None, 0.0) for text in texts])
     kept = [index for index, ids in enumerate(encoded.ids) if len(ids) <= config.longest_of_pair]
+    texts = [texts[index] for index in kept]
     vectors = embeddings(teacher, encoded.subset(kept), device, progress)
-    pairs = encode(tokenizer, judged_pairs([texts[index] for index in kept], vectors, config.pairs, config.seed))
+    examples = judged_pairs(texts, vectors, config.pairs, config.seed)
+    examples += overlapping_pairs(texts, config.overlapping_pairs, config.seed)
+    pairs = encode(tokenizer, examples)
     schedule = Schedule(1, config.batch, config.pairs_learning_rate, config.weight_decay)
-    error = learn_pairs(student, pairs, schedule, device, config.seed, progress)
-    return {"pairs": len(pairs), "pair_error": round(error, 5), "pair_variance": round(float(pairs.labels.var()), 5)}
+    errors = learn_pairs(student, pairs, schedule, device, config.seed, progress)
+    cosines = pairs.labels[: config.pairs]
+    return {
+        "pairs": len(pairs),
+        "cosine_error": round(errors.cosine, 5),
+        "cosine_variance": round(float(cosines.var()), 5) if len(cosines) > 1 else 0.0,
+        "share_error": round(errors.share, 5),
+        "share_variance": round(SCALE**2 * float(shares(pairs).var()), 5),
+    }
+
+
+def _has_pairs(config: PretrainingConfig) -> bool:
+    return config.pairs + config.overlapping_pairs > 0
 
 
 def _keep_config(config: PretrainingConfig, run: Path) -> None:
