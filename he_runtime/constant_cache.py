@@ -28,19 +28,30 @@ from he_runtime.plan import Plan
 from he_runtime.program import Constant
 
 MAGIC = b"THEXPLAI"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ALIGNMENT = 64
 _HEADER = struct.Struct("<8sQ32sIQ")
 _WORD = np.dtype("<f8")
+MOST_ENCODED_BYTES = 4 << 30
 
 
 class CacheError(HERuntimeError):
     """A cache file that is damaged, or that another plan or version wrote. `constants_of` replaces it and never raises this."""
 
 
-def cache_file(directory: Path, plan: Plan) -> Path:
+def wants_compact_tables(plan: Plan) -> bool:
+    """Whether the plan's plaintexts would take more than MOST_ENCODED_BYTES, which an engine with compact tables avoids."""
+    shapes = {
+        _name(constant): words_shape(constant, plan.parameters, compact=False)
+        for program in plan.programs.values()
+        for constant in program.constants
+    }
+    return sum(math.prod(shape) for shape in shapes.values()) * _WORD.itemsize > MOST_ENCODED_BYTES
+
+
+def cache_file(directory: Path, plan: Plan, engine: NumbaEngine) -> Path:
     """Where the plaintexts of this plan are kept."""
-    return directory / f"plaintexts-{_digest(plan)[:32]}.bin"
+    return directory / f"plaintexts-{_digest(plan, engine)[:32]}.bin"
 
 
 def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dict[int, list[NumbaPlaintext]]:
@@ -51,7 +62,7 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
     if directory is None:
         known: dict[tuple[bytes, int, float], NumbaPlaintext] = {}
         return {bucket: encode_constants(program, engine, known) for bucket, program in plan.programs.items()}
-    path = cache_file(directory, plan)
+    path = cache_file(directory, plan, engine)
     names = {bucket: [_name(constant) for constant in program.constants] for bucket, program in plan.programs.items()}
     wanted = {
         name: constant
@@ -60,13 +71,13 @@ def constants_of(plan: Plan, engine: NumbaEngine, directory: Path | None) -> dic
     }
     entries: dict[str, NumbaPlaintext] = {}
     with contextlib.suppress(CacheError, OSError):
-        entries = read(path, _digest(plan), wanted, plan.parameters)
+        entries = read(path, _digest(plan, engine), wanted, engine)
     if not entries:
         with contextlib.suppress(CacheError, OSError):
             # One after the other: all at once, a deep model's would not fit in memory. Mapped, they are the system's to drop and
             # to read again.
-            write(path, _digest(plan), wanted, engine)
-            entries = read(path, _digest(plan), wanted, plan.parameters)
+            write(path, _digest(plan, engine), wanted, engine)
+            entries = read(path, _digest(plan, engine), wanted, engine)
     if not entries:
         entries = {name: encode_constant(constant, engine) for name, constant in wanted.items()}
     return {bucket: [entries[name] for name in names[bucket]] for bucket in plan.programs}
@@ -76,7 +87,7 @@ def write(path: Path, digest: str, wanted: Mapping[str, Constant], engine: Numba
     """Encode and write a cache under a temporary name, then rename it: a reader sees the old file, the new one, or none."""
     table, offset, checksum = [], 0, 0
     for name, constant in wanted.items():
-        shape = words_shape(constant, engine.parameters)
+        shape = _shape(constant, engine)
         table.append([name, shape, float(constant.scale).hex(), offset])
         offset = _aligned(offset + math.prod(shape) * _WORD.itemsize)
     contents = json.dumps({"digest": digest, "entries": table}).encode()
@@ -102,7 +113,7 @@ def write(path: Path, digest: str, wanted: Mapping[str, Constant], engine: Numba
         raise
 
 
-def read(path: Path, digest: str, wanted: Mapping[str, Constant], parameters: Parameters) -> dict[str, NumbaPlaintext]:
+def read(path: Path, digest: str, wanted: Mapping[str, Constant], engine: NumbaEngine) -> dict[str, NumbaPlaintext]:
     """Name -> plaintext, views of the mapped file. CacheError for anything unexpected; OSError when there is no file."""
     if path.stat().st_uid != os.getuid():
         raise CacheError(f"{path} belongs to another user")
@@ -124,7 +135,7 @@ def read(path: Path, digest: str, wanted: Mapping[str, Constant], parameters: Pa
     table = json.loads(contents)
     if table["digest"] != digest:
         raise CacheError(f"{path} was written for another plan")
-    return _views(path, np.asarray(words), table["entries"], wanted, parameters, size - start)
+    return _views(path, np.asarray(words), table["entries"], wanted, engine, size - start)
 
 
 def _views(
@@ -132,16 +143,16 @@ def _views(
     words: NDArray[np.float64],
     table: list[list[object]],
     wanted: Mapping[str, Constant],
-    parameters: Parameters,
+    engine: NumbaEngine,
     size: int,
 ) -> dict[str, NumbaPlaintext]:
     entries = {}
     for name, shape, scale, offset in table:
         constant = wanted.get(str(name))
         plaintext_scale = float.fromhex(str(scale))
-        if constant is None or plaintext_scale != constant.scale or shape != words_shape(constant, parameters):
+        if constant is None or plaintext_scale != constant.scale or shape != _shape(constant, engine):
             raise CacheError(f"{path} has an entry that the plan does not")
-        expected = words_shape(constant, parameters)
+        expected = _shape(constant, engine)
         count = math.prod(expected)
         if not isinstance(offset, int) or offset % ALIGNMENT or not 0 <= offset <= size - count * _WORD.itemsize:
             raise CacheError(f"{path} has an entry outside its words")
@@ -153,17 +164,23 @@ def _views(
     return entries
 
 
-def words_shape(constant: Constant, parameters: Parameters) -> list[int]:
-    """Shape of the words of a constant: a vector modulo Q, a linear transform's table modulo QP."""
+def words_shape(constant: Constant, parameters: Parameters, *, compact: bool) -> list[int]:
+    """Shape of the words of a constant: a vector modulo Q, a linear transform's table modulo QP, or its coefficients."""
     rows, period = constant.level + 1, constant.values.shape[-1]
     if constant.values.ndim == 1:
         return [rows, 2 * period]
     sums, steps, _ = constant.values.shape
-    return [rows + len(parameters.special_primes), sums, 2 * period, steps]
+    table = [sums, 2 * period, steps]
+    return table if compact else [rows + len(parameters.special_primes), *table]
 
 
-def _digest(plan: Plan) -> str:
-    return hashlib.sha256(f"thex-plaintexts-{FORMAT_VERSION}\n{plan.digest}".encode()).hexdigest()
+def _shape(constant: Constant, engine: NumbaEngine) -> list[int]:
+    return words_shape(constant, engine.parameters, compact=engine.is_compact(constant.values.shape))
+
+
+def _digest(plan: Plan, engine: NumbaEngine) -> str:
+    kind = "compact" if engine.compact_tables else "encoded"
+    return hashlib.sha256(f"thex-plaintexts-{FORMAT_VERSION}-{kind}\n{plan.digest}".encode()).hexdigest()
 
 
 def _name(constant: Constant) -> str:

@@ -295,6 +295,8 @@ def _logit_slots(outputs: int) -> int:
 KEY_MILLISECONDS = 2.0
 """A megabyte of keys is worth so much of each query: it is made, sent and kept once, for about as many queries as it costs
 milliseconds more than that to do so."""
+MOST_KEY_BYTES = 3_000_000_000
+"""Where a plan has a choice, its keys take no more: one client's have to fit beside everything else in a server's memory."""
 HADAMARD_SUMS = "hadamard sums"
 
 LOWERINGS: dict[str, tuple[Any, Callable[[Network], int]]] = {
@@ -316,7 +318,7 @@ def plan_weights(
 ) -> Plan:
     """Fold, lower every bucket in every way that fits, and keep the cheapest by the cost model.
 
-    Cheap is a little time on every query and few bytes of keys (`Alternative.price`). `parameters` and `lowering` (a key of
+    Cheap is a little time on every query and few bytes of keys (`Alternative.price`, MOST_KEY_BYTES). `parameters` and `lowering` (a key of
     LOWERINGS) force a choice; scales_bits are those to choose from. Wide values cost many times the work, so they are tried only
     where their fewer levels lead to a smaller ring than any other lowering's.
     """
@@ -365,7 +367,8 @@ def plan_weights(
     if not built:
         reasons = "; ".join(f"{alternative.name}: {alternative.refusal}" for alternative in alternatives)
         raise (PlanError if degrees else ParameterError)(f"no plan fits: {reasons}")
-    chosen, programs = min(built, key=lambda pair: pair[0].price)
+    small_enough = [pair for pair in built if pair[0].key_bytes <= MOST_KEY_BYTES]
+    chosen, programs = min(small_enough or built, key=lambda pair: pair[0].price)
     parameters = programs[buckets[0]].parameters
     digest = hashlib.sha256(f"thex-program-2\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.key_switcher import KeySwitcher
 from he_runtime.engines.packed_key import PackedKey
-from he_runtime.kernels import division, matrix
+from he_runtime.kernels import division, encoding, matrix
 
 Array = NDArray[np.float64]
 PADDING = 8
@@ -34,12 +34,13 @@ def linear_transforms(
 ) -> list[Array]:
     """One [2, level, N] for each output: see `Engine.linear_transforms`; divided by P and the last prime.
 
-    inputs: ciphertexts [2, level+1, N]; words: for each output and input [QP rows, sums, M, steps]; babies: keys of all steps
-    but the first, which is 0, and their permutations once more, stacked; giant: None where no output has a second sum.
+    inputs: ciphertexts [2, level+1, N]; words: for each output and input [QP rows, sums, M, steps], or compact, which is the
+    coefficients [sums, M, steps]; babies: keys of all steps but the first, which is 0, and their permutations once more,
+    stacked; giant: None where no output has a second sum.
     """
     level, n = inputs[0].shape[1] - 1, switcher.parameters.ring_degree
     tables = switcher.level_tables(level)
-    counts = [of_output[0].shape[1] for of_output in words]
+    counts = [of_output[0].shape[-3] for of_output in words]
     sums = np.empty(
         (sum(counts), 2, len(tables.rows), n)
     )  # no scratch: hundreds of megabytes that others may have next
@@ -74,14 +75,40 @@ def _add_rotated_sums(
     extended, scratch = switcher.extend(residues[1]), switcher.scratch
     block = min(division.BLOCK, switcher.parameters.ring_degree)
 
-    def add(first: int, last: int) -> None:
+    def add_rows(first: int, last: int, words: tuple[Array, ...], first_words: int) -> None:
         rotated = scratch.array("rotated", (2, len(babies) + 1, block + PADDING))
         matrix.rotated_sums(
-            residues[0], residues[1], extended, low, high, key_level_rows, permutations, words, first, last, rows,
+            residues[0], residues[1], extended, low, high, key_level_rows, permutations, words, first_words, first, last, rows,
             switcher.transforms.primes, rotated, scratch.array("product", (2, block)), sums,
         )  # fmt: skip
 
+    def add(first: int, last: int) -> None:
+        if all(_is_encoded(of_output) for of_output in words):
+            add_rows(first, last, words, 0)
+            return
+        for row in range(first, last):  # the transforms of one row at a time fit the last cache
+            places = enumerate(words)
+            row_words = tuple(
+                _row_words(switcher, of_output, row, int(rows[row]), place) for place, of_output in places
+            )
+            add_rows(row, row + 1, row_words, row)
+
     switcher.rows.each(len(rows), add)
+
+
+def _is_encoded(words: Array) -> bool:
+    return words.ndim == 4
+
+
+def _row_words(switcher: KeySwitcher, words: Array, row: int, table_row: int, place: int) -> Array:
+    """[1, sums, M, steps] of one QP row: a view, or a compact table's transforms, valid until this thread's next call."""
+    if _is_encoded(words):
+        return words[row : row + 1]
+    out = switcher.scratch.array(f"words {place}", (1, *words.shape))
+    transforms = switcher.transforms
+    p, inverse_p = transforms.primes[table_row, :2]
+    encoding.table_words(words, transforms.roots[table_row, 0], p, inverse_p, out[0])
+    return out
 
 
 def _turn(switcher: KeySwitcher, total: Array, giant: RotationKey, addend: Array) -> None:

@@ -47,7 +47,8 @@ class NumbaCiphertext:
 class NumbaPlaintext:
     """Encoded slots: a vector's words float64 [level+1, M], or a table's [level+1+special, sums, M, steps].
 
-    Transformed; each word stands for a run of N/M entries (M = twice the period).
+    Transformed; each word stands for a run of N/M entries (M = twice the period). A compact table's words are its polynomials'
+    coefficients [sums, M, steps] instead, which every use transforms row by row.
     """
 
     words: Array
@@ -57,10 +58,15 @@ class NumbaPlaintext:
 
 @dataclass
 class NumbaEngine:
-    """Engine on encrypted data: load keys first."""
+    """Engine on encrypted data: load keys first.
+
+    compact_tables: tables are kept as coefficients. They take a twentieth to a fortieth of the memory, one word where there was
+    one a prime, and a transform at every use.
+    """
 
     parameters: Parameters
     threads: int = 1
+    compact_tables: bool = False
     _switcher: KeySwitcher = field(init=False)
     _keys: dict[int, PackedKey] = field(default_factory=dict)
     _permutations: dict[int, NDArray[np.uint32]] = field(default_factory=dict)
@@ -167,6 +173,12 @@ class NumbaEngine:
         sums, steps, period = values.shape
         if period == 1 and np.iscomplexobj(values):
             raise PlanError("a table of one complex slot: no polynomial in X^(N/2) is i in every slot; repeat it twice")
+        if self.is_compact(values.shape):
+            polynomials = np.zeros((sums, 2 * period, steps))
+            for giant, baby in np.ndindex(sums, steps):
+                if values[giant, baby].any():
+                    polynomials[giant, :, baby] = self._polynomial(values[giant, baby], scale)
+            return NumbaPlaintext(polynomials, level, scale)
         words = np.zeros((len(rows), sums, 2 * period, steps))
 
         def encode(first: int, last: int) -> None:
@@ -179,6 +191,10 @@ class NumbaEngine:
 
         self._rows.each(sums * steps, encode)
         return NumbaPlaintext(words, level, scale)
+
+    def is_compact(self, shape: tuple[int, ...]) -> bool:
+        """Whether slots of this shape, [sums, steps, period] or a vector's, are kept as coefficients."""
+        return self.compact_tables and len(shape) == 3 and 2 * shape[2] < self.parameters.ring_degree
 
     def rotate(self, ciphertext: NumbaCiphertext, steps: Sequence[int]) -> list[NumbaCiphertext]:
         """Left rotations sharing one decomposition."""
@@ -223,7 +239,12 @@ class NumbaEngine:
         rows = len(self._switcher.level_tables(level).rows)
         for inputs in tables:
             for table in inputs:
-                shape = (rows, inputs[0].words.shape[1], table.words.shape[2], len(baby_steps))
+                shape = (
+                    *(rows,) * (table.words.ndim == 4),
+                    inputs[0].words.shape[-3],
+                    table.words.shape[-2],
+                    len(baby_steps),
+                )
                 if table.words.shape != shape:
                     raise PlanError(f"a table of shape {table.words.shape} where {shape} was expected")
         babies = [self._rotation_key(step, level) for step in baby_steps[1:]]
@@ -231,7 +252,7 @@ class NumbaEngine:
         if steps not in self._stacks:
             self._stacks[steps] = np.stack([baby.permutation for baby in babies])
         words = [[table.words for table in inputs] for inputs in tables]
-        needed = any(table.shape[1] > 1 for inputs in words for table in inputs)
+        needed = any(table.shape[-3] > 1 for inputs in words for table in inputs)
         giant = self._rotation_key(giant_step, level) if needed else None
         residues = [ciphertext.residues for ciphertext in ciphertexts]
         results = linear_transforms(self._switcher, residues, words, babies, self._stacks[steps], giant)
@@ -362,6 +383,11 @@ class NumbaEngine:
 
     def _encode(self, values: NDArray[Any], scale: float, rows: NDArray[np.int64], words: Array) -> None:
         """words [rows, 2·period] of one vector."""
+        polynomial = self._polynomial(values, scale)
+        to_residues(polynomial, self._tables.roots, self._tables.tails, self._tables.primes, rows, words)
+
+    def _polynomial(self, values: NDArray[Any], scale: float) -> Array:
+        """Coefficients [2·period] of one vector, exact integers."""
         period = len(values)
         if self.parameters.slots % period:
             raise PlanError(f"a plaintext of {period} slots does not divide {self.parameters.slots}")
@@ -371,7 +397,7 @@ class NumbaEngine:
         largest = float(np.abs(polynomial).max())
         if not largest < 2.0**52:
             raise PlanError(f"encoded coefficients reach {largest:.3g}; above 2^52 they are not exact: lower the scale")
-        to_residues(polynomial, self._tables.roots, self._tables.tails, self._tables.primes, rows, words)
+        return polynomial
 
     def _each_part(self, rows: int, task: Callable[[int, int, int], None]) -> None:
         def both(first: int, last: int) -> None:

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import KERNEL, reduce
-from he_runtime.kernels.transform import forward
+from he_runtime.kernels.transform import forward, forward_columns
 
 Array = NDArray[np.float64]
 
@@ -50,3 +50,17 @@ def to_residues(
         forward(o, roots[row, 0], tails[row, 0], p, inverse_p)
         for i in range(o.shape[0]):
             o[i] = reduce(o[i], p, inverse_p)
+
+
+@njit(**KERNEL)
+def table_words(polynomials: Array, roots: Array, p: float, inverse_p: float, out: Array) -> None:
+    """out = transforms of a compact table's polynomials [sums, M, steps] modulo one prime, reduced: the same shape."""
+    for g in range(polynomials.shape[0]):
+        source, o = polynomials[g], out[g]
+        for i in range(o.shape[0]):
+            for b in range(o.shape[1]):
+                o[i, b] = reduce(source[i, b], p, inverse_p)
+        forward_columns(o, roots, p, inverse_p)
+        for i in range(o.shape[0]):
+            for b in range(o.shape[1]):
+                o[i, b] = reduce(o[i, b], p, inverse_p)

@@ -27,6 +27,7 @@ def rotated_sums(
     key_level_rows: NDArray[np.int64],
     permutations: NDArray[np.uint32],
     words: tuple[Array, ...],
+    first_words: int,
     first: int,
     last: int,
     rows: NDArray[np.int64],
@@ -38,8 +39,9 @@ def rotated_sums(
     """sums[g] += sum over b of words[g, b] times the ciphertext rotated by baby step b, for QP rows first to last.
 
     part0, part1: the ciphertext [rows of q, N]; extended: its digits. Step 0 is no rotation; steps 1, 2, ... have the keys
-    low, high with `key_level_rows` rows of q and the permutations [steps-1, N]. words: for each output [QP rows, sums, M, steps];
-    sums [sums of all outputs, 2, QP rows, N]. Scratch: product [2, block], rotated [2, steps, block and padding].
+    low, high with `key_level_rows` rows of q and the permutations [steps-1, N]. words: for each output [rows, sums, M, steps],
+    from QP row first_words on; sums [sums of all outputs, 2, QP rows, N]. Scratch: product [2, block], rotated [2, steps, block
+    and padding].
     """
     q_rows, n, block = part0.shape[0], part0.shape[1], product.shape[1]
     step = rotated.shape[2]
@@ -75,7 +77,7 @@ def rotated_sums(
                 for g in range(output.shape[1]):
                     for half in range(2):
                         out = sums[place + g, half, r, start : start + block]
-                        weigh(babies[half], step, output[r, g], word, run, out, p, inverse_p, anchor)
+                        weigh(babies[half], step, output[r - first_words, g], word, run, out, p, inverse_p, anchor)
                 place += output.shape[1]
 
 

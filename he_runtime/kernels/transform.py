@@ -125,15 +125,37 @@ def forward(x: Array, roots: Array, tails: Array, p: float, inverse_p: float) ->
     remaining = n >> 3 if tiled else n
     groups, half = 1, n >> 1
     if _is_odd_power(remaining):
-        w = roots[1]
-        ratio = w * inverse_p
-        a, b = x[:half], x[half:]
-        for j in range(half):
-            t = multiply_constant(b[j], w, ratio, p)
-            b[j] = a[j] - t
-            a[j] += t
+        _forward_first(x, roots, p, inverse_p)
         groups, half = 2, half >> 1
     _forward_stages(x, roots, tails, groups, half, p, inverse_p)
+
+
+@njit(**KERNEL)
+def forward_columns(x: Array, roots: Array, p: float, inverse_p: float) -> None:
+    """Transform every column of x [n, columns] in place, n at most N/2: what shares a twiddle factor lies side by side."""
+    n, columns = x.shape
+    entries = x.reshape(n * columns)
+    groups, half = 1, n >> 1
+    if _is_odd_power(n):
+        _forward_first(entries, roots, p, inverse_p)
+        groups, half = 2, half >> 1
+    while half >= 2:
+        _forward_pair(entries, roots, groups, (half >> 1) * columns, p, inverse_p)
+        groups *= 4
+        half >>= 2
+
+
+@njit(**KERNEL)
+def _forward_first(x: Array, roots: Array, p: float, inverse_p: float) -> None:
+    """The first stage alone, where the number of stages is odd."""
+    half = x.shape[0] >> 1
+    w = roots[1]
+    ratio = w * inverse_p
+    a, b = x[:half], x[half:]
+    for j in range(half):
+        t = multiply_constant(b[j], w, ratio, p)
+        b[j] = a[j] - t
+        a[j] += t
 
 
 @njit(**KERNEL)

@@ -53,11 +53,13 @@ class HadamardLowering:
     def choices(shape: Shape) -> list[dict[str, int]]:
         """Ways to split matrix products in baby and giant steps that may be worth it: the square root, and twice as many.
 
-        A baby step is cheaper than a giant one, but each has a key of its own.
+        A baby step is cheaper than a giant one, but each has a key of its own. Where the root is no power of two, both its
+        neighbours count.
         """
-        square_root = 1 << math.ceil(math.log2(shape.width) / 2)
+        bits = math.log2(shape.width)
+        below, above = 1 << math.floor(bits / 2), 1 << math.ceil(bits / 2)
         most = min(shape.width, MOST_BABY_STEPS)
-        return [{"baby_steps": steps} for steps in sorted({min(square_root, most), min(2 * square_root, most)})]
+        return [{"baby_steps": steps} for steps in sorted({min(steps, most) for steps in (below, above, 2 * above)})]
 
     def __init__(self, network: Network, parameters: Parameters, bucket: int, baby_steps: int) -> None:
         self.network = network

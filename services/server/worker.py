@@ -18,7 +18,7 @@ import numpy as np
 
 from he_runtime.allocation import keep_freed_memory
 from he_runtime.bundle import Bundle
-from he_runtime.constant_cache import constants_of
+from he_runtime.constant_cache import constants_of, wants_compact_tables
 from he_runtime.engines.numba_engine import NumbaCiphertext, NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, run
@@ -47,7 +47,7 @@ class Worker:
         self.loaded_key_sets = loaded_key_sets
         self.cancelled = cancelled
         self.binding = Binding(plan.parameters, plan.digest)
-        self.engine = NumbaEngine(plan.parameters, threads)
+        self.engine = NumbaEngine(plan.parameters, threads, compact_tables=wants_compact_tables(plan))
         self.loaded: OrderedDict[str, NumbaEngine] = OrderedDict()
         self.zeros: dict[str, NumbaCiphertext | None] = {}
         """Of every loaded key set the encryption of zero that answers are re-randomised with."""

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
 from he_runtime.kernels.seeds import expand_uniform
-from he_runtime.kernels.transform import TransformTables, automorphism, forward_multiple, make_tables, smallest_root
+from he_runtime.kernels.transform import (
+    TransformTables,
+    automorphism,
+    forward_columns,
+    forward_multiple,
+    make_tables,
+    smallest_root,
+)
 from he_runtime.primes import primes_below, primes_nearest
 
 DEGREE = 64
@@ -46,6 +53,18 @@ def test_forward_evaluates_at_bit_reversed_odd_powers_of_the_smallest_root(degre
     out = transform(values, 0, tables)
     for i in range(degree):
         assert int(out[i]) % p == evaluate(values, pow(root, 2 * reverse(i, degree) + 1, p), p)
+
+
+@pytest.mark.parametrize("degree", [2, 4, 8, DEGREE // 2])
+@pytest.mark.parametrize("columns", [1, 3, 8])
+def test_columns_are_transformed_as_each_alone(degree: int, columns: int) -> None:
+    row = 1
+    together = np.random.default_rng(degree).integers(0, PRIMES[row], (degree, columns)).astype(np.float64)
+    alone = [np.ascontiguousarray(column) for column in together.T]
+    for column in alone:
+        TABLES.forward(column, row)
+    forward_columns(together, TABLES.roots[row, 0], *TABLES.primes[row, :2])
+    np.testing.assert_array_equal(together, np.stack(alone, axis=1))
 
 
 residues = st.lists(st.integers(0, 2**45), min_size=DEGREE, max_size=DEGREE)

@@ -113,6 +113,17 @@ def test_the_planner_takes_the_cheapest_and_tries_wide_values_only_for_a_smaller
     assert rings == {"hadamard sums": 65536, "token shifts": 65536, "wide values": 32768}
 
 
+def test_a_plan_whose_keys_are_too_large_is_not_taken_while_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = random_weights(2, 32, 2, 64)
+    free = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
+    sizes = {(a.name, a.baby_steps): a.key_bytes for a in free.alternatives if a.milliseconds}
+    monkeypatch.setattr("he_runtime.plan.MOST_KEY_BYTES", sizes[free.lowering, free.baby_steps] - 1)
+    bound = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
+    assert sizes[bound.lowering, bound.baby_steps] < sizes[free.lowering, free.baby_steps]
+    monkeypatch.setattr("he_runtime.plan.MOST_KEY_BYTES", 1)  # nothing is that small: the cheapest after all
+    assert plan_weights(weights, (4,), logit_range=50.0, model_digest="test").digest == free.digest
+
+
 def test_noise_of_ckks_moves_the_logits_by_little() -> None:
     weights = random_weights(2, 8, 2, 16)
     text = random_text(6, 8)

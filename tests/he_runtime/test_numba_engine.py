@@ -267,6 +267,27 @@ def test_rows_shared_out_to_threads_give_the_same_residues(setting: Setting, thr
         assert np.array_equal(one, several)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("periods", [(4, 4), (8, 1), (16, SLOTS)])  # a table of all slots is never compact
+def test_compact_tables_give_the_same_residues(setting: Setting, threads: int, periods: tuple[int, int]) -> None:
+    ciphertext = setting.encrypt(values(0))
+    random = np.random.default_rng(4)
+    slots = [random.normal(size=(2, 3, period)) for period in periods]
+    slots[0][1, 2] = 0
+    encoded = setting.engine.with_threads(threads)
+    compact = encoded.without_keys()
+    compact.compact_tables, compact._keys = True, encoded._keys
+    tables = [[engine.encode_table(of, LEVEL, SCALE) for of in slots] for engine in (encoded, compact)]
+    assert tables[1][0].words.size < tables[0][0].words.size / LEVEL
+    one, other = (
+        engine.linear_transforms([ciphertext], [[table] for table in of], (0, 1, 2), 3)
+        for engine, of in zip((encoded, compact), tables, strict=True)
+    )
+    for a, b in zip(one, other, strict=True):
+        assert a.scale == b.scale
+        assert np.array_equal(encoded.to_rows(a), encoded.to_rows(b))
+
+
 def test_missing_and_short_keys_are_named(setting: Setting) -> None:
     ciphertext = setting.encrypt(values(0))
     with pytest.raises(KeyMissingError, match=r"rotation by 5 at level 5"):
