@@ -318,9 +318,9 @@ def plan_weights(
 ) -> Plan:
     """Fold, lower every bucket in every way that fits, and keep the cheapest by the cost model.
 
-    Cheap is a little time on every query and few bytes of keys (`Alternative.price`, MOST_KEY_BYTES). `parameters` and `lowering` (a key of
-    LOWERINGS) force a choice; scales_bits are those to choose from. Wide values cost many times the work, so they are tried only
-    where their fewer levels lead to a smaller ring than any other lowering's.
+    Cheap is a little time on every query and few bytes of keys (`Alternative.price`, MOST_KEY_BYTES). `parameters` and `lowering`
+    (a key of LOWERINGS) force a choice; scales_bits are those to choose from. Wide values cost many times the work, so they are
+    tried only where their fewer levels lead to a smaller ring than any other lowering's.
     """
     network = fold(network_of(weights))
     shape = Shape.of(network)
