@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import torch
 
@@ -15,27 +16,81 @@ REPLACED = 0.1
 
 
 def altered(train: Encoded, count: int, mask: int, positions: int, seed: int) -> Encoded:
-    """count single texts of train, altered in turn: a run of its tokens, two texts joined, or the text whole; then masked.
+    """count texts of train, altered in turn. mask: the id that stands for a token left out. Labels are zero and mean nothing.
 
-    After Tang et al. 2019 (section 3.4), whose masking and n-grams these are; joining, because a train file may hold phrases
-    where the dev file has sentences. mask: the id that stands for a token left out. Labels are zero and mean nothing.
-    ValueError for texts of two parts, which lose their sense when one is altered.
+    Single texts: a run of a text's tokens, two texts joined, or the text whole; joined, because a train file may hold phrases
+    where the dev file has sentences. Pairs: the first text with a run of its own tokens, with another pair's second text, or
+    with its own. Then tokens are masked and replaced. After Tang et al. 2019 (section 3.4), whose masking and n-grams these are.
     """
-    if any(any(types) for types in train.types):
-        raise ValueError("pairs of texts are not altered: a recipe with `altered` is for single texts")
     generator = random.Random(seed)
-    first, last = train.ids[0][0], train.ids[0][-1]
-    ids = []
+    ids, types = [], []
     for number in range(count):
-        body = generator.choice(train.ids)[1:-1]
-        if number % 3 == 0 and len(body) > 2:
-            length = generator.randint(2, len(body))
-            start = generator.randint(0, len(body) - length)
-            body = body[start : start + length]
-        elif number % 3 == 1:
-            body = body + generator.choice(train.ids)[1:-1]
-        ids.append([first, *(_changed(token, train, mask, generator) for token in body[: positions - 2]), last])
-    return Encoded(ids, [[0] * len(row) for row in ids], torch.zeros(count))
+        row = generator.randrange(len(train))
+        frame = _Frame.of(train, row)
+        if frame.second is None:
+            texts = [_single(number, frame.first, train, generator)]
+        else:
+            texts = [frame.first, _second(number, frame.first, frame.second, train, generator)]
+        texts = [[_changed(token, train, mask, generator) for token in text] for text in texts]
+        new_ids, new_types = frame.filled(texts, positions)
+        ids.append(new_ids)
+        types.append(new_types)
+    return Encoded(ids, types, torch.zeros(count))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A text of two parts or one, taken apart: special tokens around and between them stay as they are."""
+
+    start: int
+    first: list[int]
+    between: list[int]
+    second: list[int] | None
+    end: int
+    second_type: int
+
+    @classmethod
+    def of(cls, data: Encoded, row: int) -> _Frame:
+        """BERT separates parts by one token that also ends the text, RoBERTa by two."""
+        start, *body, end = data.ids[row]
+        if end not in body:
+            return cls(start, body, [], None, end, 0)
+        place = body.index(end)
+        length = next((k for k, token in enumerate(body[place:]) if token != end), len(body) - place)
+        second = body[place + length :]
+        return cls(start, body[:place], body[place : place + length], second, end, data.types[row][-1])
+
+    def filled(self, texts: list[list[int]], positions: int) -> tuple[list[int], list[int]]:
+        """Ids and types of other texts in the same frame, the first one cut so that all fit."""
+        rest = [*self.between, *texts[1]] if self.second is not None else []
+        first = texts[0][: positions - 2 - len(rest)]
+        ids = [self.start, *first, *rest, self.end]
+        types = [0] * (1 + len(first) + len(self.between))
+        return ids, types + [self.second_type] * (len(ids) - len(types))
+
+
+def _single(number: int, text: list[int], train: Encoded, generator: random.Random) -> list[int]:
+    if number % 3 == 0:
+        return _run(text, generator)
+    if number % 3 == 1:
+        return text + generator.choice(train.ids)[1:-1]
+    return text
+
+
+def _second(number: int, first: list[int], second: list[int], train: Encoded, generator: random.Random) -> list[int]:
+    if number % 3 == 0:
+        return _run(first, generator)
+    if number % 3 == 1:
+        return _Frame.of(train, generator.randrange(len(train))).second or second
+    return second
+
+
+def _run(text: list[int], generator: random.Random) -> list[int]:
+    if len(text) <= 2:
+        return text
+    length = generator.randint(2, len(text))
+    start = generator.randint(0, len(text) - length)
+    return text[start : start + length]
 
 
 def _changed(token: int, train: Encoded, mask: int, generator: random.Random) -> int:
@@ -43,7 +98,8 @@ def _changed(token: int, train: Encoded, mask: int, generator: random.Random) ->
     if fate < MASKED:
         return mask
     if fate < MASKED + REPLACED:
-        return generator.choice(generator.choice(train.ids)[1:-1] or [token])
+        other = generator.choice(generator.choice(train.ids)[1:-1] or [token])
+        return token if other == train.ids[0][-1] else other
     return token
 
 

@@ -43,8 +43,8 @@ class Stage(Facts):
 class Recipe(Facts):
     """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with.
 
-    sentences: how many texts of the train file, 0 for all. altered: so many more are made of them (thex.augmentation), which the
-    teacher answers: of single texts, and only where there is a teacher.
+    sentences: how many texts of the train file, 0 for all. altered: so many times as many more are made of them
+    (thex.augmentation), which the teacher answers: none without a teacher, and none of a task with a label for each token.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -52,9 +52,9 @@ class Recipe(Facts):
     replacements: Replacements
     stages: tuple[Stage, ...] = ()
     batch: int = 64
-    hostile_batch: int = 16
+    hostile_batch: int = 8
     sentences: int = 0
-    altered: int = Field(default=0, ge=0)
+    altered: float = Field(default=0, ge=0)
     dropout: float = 0.1
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)
@@ -94,11 +94,14 @@ def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Rati
     return Ratios(of.get("softmax", 0.0), of.get("activation", 0.0), of.get("norm", 0.0), of.get("pooler", 0.0))
 
 
-FINETUNE = Stage(name="finetune", texts=200_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
+FINETUNE = Stage(name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
+ALTERED = 2.0
+"""Altered texts, as a multiple of the train file."""
 
 NON_INTERACTIVE = Recipe(
     name="non-interactive",
     finetune=FINETUNE,
+    altered=ALTERED,
     replacements=Replacements(softmax="quadratic", activation="quadratic", norm="affine_centred", pooler="linear"),
     stages=(
         Stage(
@@ -114,7 +117,7 @@ NON_INTERACTIVE = Recipe(
             exact=1.0, hidden=1.0,
         ),
         Stage(
-            name="distil", texts=100_000, most_epochs=12, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
+            name="distil", texts=60_000, most_epochs=8, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
             hostile_every=2,
         ),
     ),
@@ -124,6 +127,7 @@ NON_INTERACTIVE = Recipe(
 THE_X = Recipe(
     name="the-x",
     finetune=FINETUNE,
+    altered=ALTERED,
     replacements=Replacements(softmax="thex_formula", activation="relu", norm="affine", pooler="linear"),
     stages=(
         Stage(name="activation", replaces=("activation",), texts=11_000, most_epochs=2, ramp=0, label=1.0),
@@ -132,7 +136,7 @@ THE_X = Recipe(
             name="norm", replaces=("norm", "pooler"), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5,
             trains="norms", exact=1.0, hidden=1.0,
         ),
-        Stage(name="distil", texts=100_000, most_epochs=12, label=1.0, exact=1.0, hidden=1.0, score=0.3),
+        Stage(name="distil", texts=60_000, most_epochs=8, label=1.0, exact=1.0, hidden=1.0, score=0.3),
     ),
 )  # fmt: skip
 """THE-X as published (Chen et al. 2022, section 3): fine-tune with ReLU, then with the softmax estimate whose T is learned
@@ -173,7 +177,7 @@ SENTENCE_ENCODER = Recipe(
 )  # fmt: skip
 """A sentence encoder as it is, made polynomial: nothing but its own embeddings and states is learned from."""
 
-EXACT_ONLY = Recipe(name="exact", finetune=FINETUNE, replacements=NOTHING_REPLACED)
+EXACT_ONLY = Recipe(name="exact", finetune=FINETUNE, altered=ALTERED, replacements=NOTHING_REPLACED)
 """Fine-tuning alone: what two encoders are compared by."""
 
 RECIPES = {recipe.name: recipe for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE, EXACT_ONLY, SENTENCE_ENCODER)}

