@@ -38,7 +38,14 @@ def hostile_texts(data: Encoded, count: int, vocabulary: int, positions: int, ge
     return Encoded(ids, [[0] * len(row) for row in ids], torch.zeros(count))
 
 
-WORDS_REPEATED = ("the", "film", "not", "1", "!")
+WORDS_REPEATED = ("the", "film", "not", "1", "!", "a", "good", "hello", ".", "zq")
+RANDOM_TEXTS = 32
+CODE = (
+    "def f(x):\n    return [y ** 2 for y in x if y % 2 == 0]  # squares",
+    "SELECT name, COUNT(*) FROM users WHERE id <> 0 GROUP BY name HAVING COUNT(*) > 1;",
+    '<a href="https://example.org/?q=%20&x=1" onclick="go()">{{ item.title | escape }}</a>',
+    "int main(void) { for (;;) { *p++ = ~x ^ 0xFF; } }",
+)
 LANGUAGES = (
     "Der Film ist viel zu lang, aber die Schauspieler sind großartig und die Musik ist schön.",
     "Este filme é muito longo, mas os atores são ótimos e a música é linda.",
@@ -53,16 +60,30 @@ JUNK = ("zq#x", "%%%", "]]>", "0x7f", "\u200b", "qqqq", "ﷺ", "🜁", "--", "aA
 
 
 def hostile_cases(tokenizer: Tokenizer, positions: int) -> dict[str, Encoded]:
-    """Named kinds of text that a person could type: one word repeated, nothing, junk of full length, other languages."""
+    """Named kinds of text that a person could send: one word repeated, nothing, junk, other languages, code, random tokens.
+
+    Each is tried short and long; the longest are cut at positions tokens.
+    """
     texts = {
-        "one word repeated": [" ".join([word] * count) for word in WORDS_REPEATED for count in (8, positions)],
+        "one word repeated": [" ".join([word] * count) for word in WORDS_REPEATED for count in (1, 8, 32, positions)],
         "empty": ["", " "],
         "junk": [" ".join(JUNK[(place * step) % len(JUNK)] for place in range(positions)) for step in (1, 3, 7)],
         "other languages": [*LANGUAGES, " ".join(LANGUAGES)],
+        "code": [*CODE, " ".join([*CODE] * 4)],
     }
     cases = {}
     for name, chosen in texts.items():
         encodings = tokenizer.encode_batch(chosen)
         ids, types = [e.ids for e in encodings], [e.type_ids for e in encodings]
         cases[name] = Encoded(ids, types, torch.zeros(len(ids)))
+    cases["random tokens"] = _random_texts(cases["empty"].ids[0], tokenizer.get_vocab_size(), positions)
     return cases
+
+
+def _random_texts(frame: list[int], vocabulary: int, positions: int) -> Encoded:
+    """RANDOM_TEXTS texts of any tokens of the vocabulary, special ones too, in the frame of an empty text."""
+    generator = random.Random(0)
+    first, last = frame[0], frame[-1]
+    lengths = [1 + number * (positions - 3) // (RANDOM_TEXTS - 1) for number in range(RANDOM_TEXTS)]
+    ids = [[first, *(generator.randrange(vocabulary) for _ in range(length)), last] for length in lengths]
+    return Encoded(ids, [[0] * len(row) for row in ids], torch.zeros(len(ids)))
