@@ -78,15 +78,10 @@ def evaluate(
     connect: a client of a server of the bundle; by default both are started on this machine.
     ValueError when the data is of another task than the bundle.
     """
-    bundle = Bundle.open(directory)
-    task = find_task(bundle.config.task.name, data)
-    if (task.kind, task.labels) != (bundle.config.task.kind, bundle.config.task.labels):
-        raise ValueError(f"{directory} answers {bundle.config.task.labels}, the task {task.name} has {task.labels}")
-    examples = read_split(task, data, "dev")
+    bundle, task, examples, tokens = _read_both(directory, data)
     chosen = _chosen(task, len(examples), limit)
-    tokens = _tokens(bundle, examples)
     answers.mkdir(parents=True, exist_ok=True)
-    kept = answers / f"{bundle.digest[:16]}-{mode}.jsonl"
+    kept = _kept(answers, bundle, mode)
     done = _read(kept)
     missing = [index for index in chosen if _stale(done.get(index), tokens[index])]
     if missing:
@@ -108,6 +103,29 @@ def evaluate(
         "bundle": bundle.digest,
         **_summary(bundle, task, examples, tokens, [done[i] for i in chosen]),
     }
+
+
+def answered(directory: Path, data: Path, mode: Mode, answers: Path) -> int:
+    """The largest limit for which `evaluate` finds all its examples answered already."""
+    bundle, task, examples, tokens = _read_both(directory, data)
+    done = _read(_kept(answers, bundle, mode))
+    there = {index for index, of in enumerate(tokens) if not _stale(done.get(index), of)}
+    limits = (limit for limit in range(len(there), 0, -1) if there.issuperset(_chosen(task, len(examples), limit)))
+    return next(limits, 0)
+
+
+def _read_both(directory: Path, data: Path) -> tuple[Bundle, Task, list[Example], list[Any]]:
+    """Bundle, task, the dev file's examples and their tokens; ValueError when the data is of another task than the bundle."""
+    bundle = Bundle.open(directory)
+    task = find_task(bundle.config.task.name, data)
+    if (task.kind, task.labels) != (bundle.config.task.kind, bundle.config.task.labels):
+        raise ValueError(f"{directory} answers {bundle.config.task.labels}, the task {task.name} has {task.labels}")
+    examples = read_split(task, data, "dev")
+    return bundle, task, examples, _tokens(bundle, examples)
+
+
+def _kept(answers: Path, bundle: Bundle, mode: Mode) -> Path:
+    return answers / f"{bundle.digest[:16]}-{mode}.jsonl"
 
 
 def sample(count: int, limit: int | None) -> list[int]:

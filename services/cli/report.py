@@ -28,7 +28,7 @@ def report(
     encrypted: Annotated[int, typer.Option(help="Encrypted examples of each bundle; -1 for all.", min=-1)] = 0,
     threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
     only_finished: Annotated[
-        bool, typer.Option("--only-finished", help="Train nothing: report what is finished.")
+        bool, typer.Option("--only-finished", help="Run nothing: report what is finished.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from he_runtime.bundle import Bundle
 from he_runtime.explain import explain
 from he_runtime.plan import plan_bundle
-from services.evaluation import MODES, evaluate
+from services.evaluation import MODES, answered, evaluate
 from thex.metrics import score
 from thex.progress import Progress
 from thex.recipes import Recipe
@@ -41,7 +41,7 @@ class Wanted:
     device: str = "auto"
     threads: int = 2
     only_finished: bool = False
-    """Leave out runs that have not reached their last step, instead of running them."""
+    """Leave out runs that have not reached their last step, and examples that are not answered yet, instead of running them."""
 
     def runs(self) -> Iterator[tuple[str, str, int, Recipe]]:
         """(task, encoder, seed, recipe), all tasks of a seed before the next seed: a stopped report is whole as far as it got."""
@@ -102,18 +102,22 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> l
         rows[-1] |= _cost(bundle)
         limits = {"simulate": wanted.simulated, "encrypted": wanted.encrypted}
         for mode in MODES[1:]:
-            if limits[mode] == 0:
+            limit = limits[mode]
+            if wanted.only_finished:
+                done = answered(bundle, data, mode, wanted.work / "answers")
+                limit = done if limit is None else min(limit, done)
+            if limit == 0:
                 continue
             found = evaluate(
                 bundle,
                 data,
                 mode,
-                limit=limits[mode],
+                limit=limit,
                 answers=wanted.work / "answers",
                 threads=wanted.threads,
                 progress=lambda done, total, mode=mode: progress(f"{task.name} {mode}", done, total),  # type: ignore[misc]
             )
-            same = evaluate(bundle, data, "plain", limit=limits[mode], answers=wanted.work / "answers")
+            same = evaluate(bundle, data, "plain", limit=limit, answers=wanted.work / "answers")
             rows.append(
                 row(
                     "simulated" if mode == "simulate" else mode,

@@ -14,7 +14,7 @@ from he_runtime.bundle import Bundle
 from services.cli.main import app
 from services.client import Client
 from services.client.testing import FakeServer
-from services.evaluation import evaluate, sample
+from services.evaluation import answered, evaluate, sample
 from services.report.rows import Wanted, collect, majority
 from services.report.tables import by_step, mean_drops
 from services.report.write import write_report
@@ -92,6 +92,19 @@ def test_a_stopped_evaluation_resumes_and_changed_data_is_asked_anew(tmp_path: P
     assert [json.loads(line)["index"] for line in kept.read_text().splitlines()[13:]] == [4]
 
 
+def test_what_is_answered_already_is_known(tmp_path: Path) -> None:
+    data = write_pairs(tmp_path / "STS-B")
+    bundle = write_small_bundle(tmp_path / "bundle", regression_of_pairs=True)
+    answers = tmp_path / "answers"
+    assert answered(bundle, data, "plain", answers) == 0
+    evaluate(bundle, data, "plain", limit=3, answers=answers)
+    assert answered(bundle, data, "plain", answers) == 3
+    assert answered(bundle, data, "simulate", answers) == 0
+    (kept,) = answers.iterdir()
+    kept.write_text("\n".join(kept.read_text().splitlines()[1:]))  # one of three is lost
+    assert answered(bundle, data, "plain", answers) < 3
+
+
 def test_samples_grow_and_never_move() -> None:
     assert sample(50, None) == list(range(50))
     assert set(sample(50, 10)) < set(sample(50, 20))
@@ -119,7 +132,7 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert saved == [4, 8]
     again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None)
     assert again == rows
-    more = dataclasses.replace(wanted, seeds=(0, 1, 2), only_finished=True)
+    more = dataclasses.replace(wanted, seeds=(0, 1, 2), simulated=None, encrypted=None, only_finished=True)
     assert collect(more, lambda _stage, _done, _total: pytest.fail("ran"), lambda _rows: None) == rows
     header, line = by_step(rows)
     assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
