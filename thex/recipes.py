@@ -117,7 +117,7 @@ NON_INTERACTIVE = Recipe(
             exact=1.0, hidden=1.0,
         ),
         Stage(
-            name="distil", texts=60_000, most_epochs=8, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
+            name="distil", texts=60_000, most_epochs=5, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
             hostile_every=2,
         ),
     ),
@@ -136,7 +136,7 @@ THE_X = Recipe(
             name="norm", replaces=("norm", "pooler"), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5,
             trains="norms", exact=1.0, hidden=1.0,
         ),
-        Stage(name="distil", texts=60_000, most_epochs=8, label=1.0, exact=1.0, hidden=1.0, score=0.3),
+        Stage(name="distil", texts=60_000, most_epochs=5, label=1.0, exact=1.0, hidden=1.0, score=0.3),
     ),
 )  # fmt: skip
 """THE-X as published (Chen et al. 2022, section 3): fine-tune with ReLU, then with the softmax estimate whose T is learned
