@@ -11,7 +11,7 @@ import torch
 
 from thex.bundle import exportable, write_bundle
 from thex.calibration import OverflowedError, compare_with_ranges, measure_ranges
-from thex.data import load_tokenizer
+from thex.data import Encoded, load_tokenizer
 from thex.encoder import EXACT, REPLACED, Encoder
 from thex.evaluation import predict
 from thex.hostile import hostile_cases
@@ -25,9 +25,12 @@ def calibrate_and_export(
 ) -> dict[str, Any]:
     """Round to what is shipped, measure ranges, compare dev and hostile inputs with them, and write the bundle."""
     recipe = run.config.recipe
+    odd = hostile_cases(
+        load_tokenizer(run.start.tokenizer, recipe.positions), recipe.positions, model.config.vocabulary
+    )
     identity = identity_of({
         "before": identity, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences,
-        "buckets": recipe.buckets,
+        "buckets": recipe.buckets, "hostile": {name: texts.ids for name, texts in odd.items()},
     })  # fmt: skip
     directory = run.directory / recipe.name / "calibrate"
     target = bundle if bundle is not None else directory.parent / "bundle"
@@ -42,20 +45,19 @@ def calibrate_and_export(
     row: dict[str, Any] = {"identity": identity, "step": "calibrate", **measured(run, model, after, exact_dev)}
     row |= {"exact": scores(run, predict(exact, run.dev, EXACT)), "exported": False}
     if after == REPLACED:
-        row |= _export(run, model, row, target)
+        row |= _export(run, model, row, target, odd)
     row["seconds"] = round(time.monotonic() - started, 1)
     keep(directory, model, row)
     return row
 
 
-def _export(run: Run, model: Encoder, row: dict[str, Any], target: Path) -> dict[str, Any]:
+def _export(run: Run, model: Encoder, row: dict[str, Any], target: Path, odd: dict[str, Encoded]) -> dict[str, Any]:
     """Ranges, how dev and hostile texts use them, and the bundle or the reason why there is none."""
     recipe = run.config.recipe
     try:
         ranges = measure_ranges(model, run.train, recipe.calibration_sentences, recipe.range_margin, run.config.seed)
     except OverflowedError as error:
         return {"exported": False, "not_exported_because": str(error)}
-    odd = hostile_cases(load_tokenizer(run.start.tokenizer, recipe.positions), recipe.positions)
     found: dict[str, Any] = {
         "ranges": ranges,
         "dev_ranges": compare_with_ranges(model, run.dev, ranges),

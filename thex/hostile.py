@@ -59,10 +59,10 @@ LANGUAGES = (
 JUNK = ("zq#x", "%%%", "]]>", "0x7f", "\u200b", "qqqq", "ﷺ", "🜁", "--", "aAaA")
 
 
-def hostile_cases(tokenizer: Tokenizer, positions: int) -> dict[str, Encoded]:
+def hostile_cases(tokenizer: Tokenizer, positions: int, vocabulary: int) -> dict[str, Encoded]:
     """Named kinds of text that a person could send: one word repeated, nothing, junk, other languages, code, random tokens.
 
-    Each is tried short and long; the longest are cut at positions tokens.
+    The longest are cut at positions tokens. vocabulary: the model's, whatever the tokenizer has beside it.
     """
     texts = {
         "one word repeated": [" ".join([word] * count) for word in WORDS_REPEATED for count in (1, 8, 32, positions)],
@@ -76,7 +76,7 @@ def hostile_cases(tokenizer: Tokenizer, positions: int) -> dict[str, Encoded]:
         encodings = tokenizer.encode_batch(chosen)
         ids, types = [e.ids for e in encodings], [e.type_ids for e in encodings]
         cases[name] = Encoded(ids, types, torch.zeros(len(ids)))
-    cases["random tokens"] = _random_texts(cases["empty"].ids[0], tokenizer.get_vocab_size(), positions)
+    cases["random tokens"] = _random_texts(cases["empty"].ids[0], vocabulary, positions)
     return cases
 
 

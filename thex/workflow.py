@@ -56,7 +56,7 @@ def run_recipe(
     base = identity_of({
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
         "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
-        "bounds": recipe.range_bounds.model_dump(),
+        "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
         **({"altered": recipe.altered} if recipe.altered else {}),
         "teacher": config.teacher.model_dump() if config.teacher is not None and teacher is not None else None,
     })  # fmt: skip

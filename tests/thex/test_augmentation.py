@@ -65,6 +65,21 @@ def test_altered_pairs_keep_their_frame_and_their_second_text_comes_from_three_p
     assert foreign < 0.1
 
 
+def test_a_long_first_text_keeps_what_its_overlap_is_made_of() -> None:
+    ids = [
+        [2, *range(1000 * row, 1000 * row + 100), 3, *range(1000 * row + 500, 1000 * row + 510), 3]
+        for row in range(1, 9)
+    ]
+    train = Encoded(ids, [[0] * 102 + [1] * 11 for _ in ids], torch.zeros(8))
+    shared = []
+    for number, row in enumerate(altered(train, 300, MASK, 128, seed=0).ids):
+        assert len(row) <= 128
+        if number % 3 == 0:
+            border = row.index(3)
+            shared += [token in row[1:border] for token in row[border + 1 : -1]]
+    assert sum(shared) / len(shared) > 0.6  # a tenth masked, a tenth replaced, in either text
+
+
 def test_without_a_teacher_nothing_is_altered(tmp_path: Path) -> None:
     recipe = QUICK.model_copy(update={"altered": 2, "name": "altered", "stages": QUICK.stages[:0]})
     data = write_task(tmp_path / "SST-2")
