@@ -28,11 +28,12 @@ from he_runtime.plan import Plan
 from he_runtime.program import Constant
 
 MAGIC = b"THEXPLAI"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 2
 ALIGNMENT = 64
 _HEADER = struct.Struct("<8sQ32sIQ")
 _WORD = np.dtype("<f8")
-MOST_ENCODED_BYTES = 4 << 30
+MOST_ENCODED_BYTES = 4_000_000_000
+"""What plaintexts may take in memory before tables are kept compact, which costs a twentieth of a query's time."""
 
 
 class CacheError(HERuntimeError):
@@ -179,8 +180,8 @@ def _shape(constant: Constant, engine: NumbaEngine) -> list[int]:
 
 
 def _digest(plan: Plan, engine: NumbaEngine) -> str:
-    kind = "compact" if engine.compact_tables else "encoded"
-    return hashlib.sha256(f"thex-plaintexts-{FORMAT_VERSION}-{kind}\n{plan.digest}".encode()).hexdigest()
+    kind = f"{FORMAT_VERSION}-compact" if engine.compact_tables else str(FORMAT_VERSION)
+    return hashlib.sha256(f"thex-plaintexts-{kind}\n{plan.digest}".encode()).hexdigest()
 
 
 def _name(constant: Constant) -> str:

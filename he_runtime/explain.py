@@ -8,7 +8,7 @@ from rich.text import Text
 
 from he_runtime.cost import stage_costs
 from he_runtime.parameters import MAXIMUM_MODULUS_BITS_128, RING_DEGREES, levels_offered
-from he_runtime.plan import Plan
+from he_runtime.plan import MOST_KEY_BYTES, Plan
 from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 from he_runtime.wire.answers import answer_bytes
 from he_runtime.wire.sizes import evaluation_key_bytes, input_ciphertext_bytes, result_ciphertext_bytes
@@ -114,6 +114,8 @@ def render(report: dict[str, object], bucket: int) -> Group:
             if costs:
                 megabytes = alternative["key_bytes"] / MEGABYTE
                 reason = f"an estimated {costs[bucket]:.0f} ms for this bucket, keys of {megabytes:.0f} MB"
+                if alternative["key_bytes"] > MOST_KEY_BYTES:
+                    reason += f", more than {MOST_KEY_BYTES / MEGABYTE:.0f}"
             head.append(
                 f"rejected      {alternative['name']}{babies}, {alternative['levels']} levels: {reason}\n",
                 style="yellow",

@@ -296,7 +296,7 @@ KEY_MILLISECONDS = 2.0
 """A megabyte of keys is worth so much of each query: it is made, sent and kept once, for about as many queries as it costs
 milliseconds more than that to do so."""
 MOST_KEY_BYTES = 3_000_000_000
-"""Where a plan has a choice, its keys take no more: one client's have to fit beside everything else in a server's memory."""
+"""No plan's keys take more, unless all of its alternatives do; then the fewest are taken. They have to fit a server's memory."""
 HADAMARD_SUMS = "hadamard sums"
 
 LOWERINGS: dict[str, tuple[Any, Callable[[Network], int]]] = {
@@ -367,8 +367,8 @@ def plan_weights(
     if not built:
         reasons = "; ".join(f"{alternative.name}: {alternative.refusal}" for alternative in alternatives)
         raise (PlanError if degrees else ParameterError)(f"no plan fits: {reasons}")
-    small_enough = [pair for pair in built if pair[0].key_bytes <= MOST_KEY_BYTES]
-    chosen, programs = min(small_enough or built, key=lambda pair: pair[0].price)
+    most = max(MOST_KEY_BYTES, min(alternative.key_bytes for alternative, _ in built))
+    chosen, programs = min((pair for pair in built if pair[0].key_bytes <= most), key=lambda pair: pair[0].price)
     parameters = programs[buckets[0]].parameters
     digest = hashlib.sha256(f"thex-program-2\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):

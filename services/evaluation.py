@@ -6,6 +6,7 @@ resumes and loses nothing. The lines hold logits of a public data file under key
 
 import contextlib
 import hashlib
+import itertools
 import json
 import random
 import statistics
@@ -43,6 +44,10 @@ Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Connect = Callable[[Path], contextlib.AbstractContextManager[Client]]
 """From a bundle's directory to a client of a server of it."""
+
+
+class NothingToMeasureError(ValueError):
+    """Not one text has an answer in range."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def evaluate(
     return {
         "mode": mode,
         "bundle": bundle.digest,
-        **_summary(bundle, task, examples, tokens, [done[i] for i in chosen]),
+        **_summary(bundle, task, examples, tokens, [done[i] for i in sorted(chosen)]),
     }
 
 
@@ -110,8 +115,7 @@ def answered(directory: Path, data: Path, mode: Mode, answers: Path) -> int:
     bundle, task, examples, tokens = _read_both(directory, data)
     done = _read(_kept(answers, bundle, mode))
     there = {index for index, of in enumerate(tokens) if not _stale(done.get(index), of)}
-    limits = (limit for limit in range(len(there), 0, -1) if there.issuperset(_chosen(task, len(examples), limit)))
-    return next(limits, 0)
+    return sum(1 for _ in itertools.takewhile(there.__contains__, _order(task, len(examples))))
 
 
 def _read_both(directory: Path, data: Path) -> tuple[Bundle, Task, list[Example], list[Any]]:
@@ -128,18 +132,18 @@ def _kept(answers: Path, bundle: Bundle, mode: Mode) -> Path:
     return answers / f"{bundle.digest[:16]}-{mode}.jsonl"
 
 
-def sample(count: int, limit: int | None) -> list[int]:
-    """The first limit indices of a fixed permutation of count, in rising order."""
-    order = random.Random(0).sample(range(count), count)
-    return sorted(order if limit is None else order[:limit])
+def _order(task: Task, count: int) -> list[int]:
+    """The rows of a dev file in the order in which they are asked: fixed, random; sentences to embed stay in pairs."""
+    if task.kind != "embedding":
+        return random.Random(0).sample(range(count), count)
+    return [2 * pair + side for pair in random.Random(0).sample(range(count // 2), count // 2) for side in (0, 1)]
 
 
 def _chosen(task: Task, count: int, limit: int | None) -> list[int]:
-    """A sample of the examples; sentences to embed come in pairs, which stay together."""
-    if task.kind != "embedding":
-        return sample(count, limit)
-    pairs = sample(count // 2, None if limit is None else (limit + 1) // 2)
-    return [2 * pair + side for pair in pairs for side in (0, 1)]
+    """A sample of so many examples, in that order; of sentences to embed whole pairs."""
+    if limit is not None and task.kind == "embedding":
+        limit += limit % 2
+    return _order(task, count)[:limit]
 
 
 def _tokens(bundle: Bundle, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
@@ -176,7 +180,7 @@ def _summary(
         there = {answer.index for answer in given}
         given = [answer for answer in given if answer.index ^ 1 in there]
     if not given:
-        raise ValueError(f"none of {len(answers)} texts has an answer in range; there is nothing to measure")
+        raise NothingToMeasureError(f"none of {len(answers)} texts has an answer in range; there is nothing to measure")
     found = np.array([answer.logits for answer in given])
     plain = np.array([_shown(task.kind, plain_logits(weights, half.embed(*tokens[answer.index]))) for answer in given])
     labels = np.array([examples[answer.index].label for answer in given])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 
 import torch
 
 from thex.data import Encoded
+from thex.frames import Frame
 
 MASKED = 0.1
 """Share of tokens that are masked, in every altered text."""
@@ -26,7 +26,7 @@ def altered(train: Encoded, count: int, mask: int, positions: int, seed: int) ->
     ids, types = [], []
     for number in range(count):
         row = generator.randrange(len(train))
-        frame = _Frame.of(train, row)
+        frame = Frame.of(train, row)
         if frame.second is None:
             texts = [_single(number, frame.first, train, generator)]
         else:
@@ -41,37 +41,6 @@ def altered(train: Encoded, count: int, mask: int, positions: int, seed: int) ->
     return Encoded(ids, types, torch.zeros(count))
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A text of two parts or one, taken apart: special tokens around and between them stay as they are."""
-
-    start: int
-    first: list[int]
-    between: list[int]
-    second: list[int] | None
-    end: int
-    second_type: int
-
-    @classmethod
-    def of(cls, data: Encoded, row: int) -> _Frame:
-        """BERT separates parts by one token that also ends the text, RoBERTa by two."""
-        start, *body, end = data.ids[row]
-        if end not in body:
-            return cls(start, body, [], None, end, 0)
-        place = body.index(end)
-        length = next((k for k, token in enumerate(body[place:]) if token != end), len(body) - place)
-        second = body[place + length :]
-        return cls(start, body[:place], body[place : place + length], second, end, data.types[row][-1])
-
-    def filled(self, texts: list[list[int]], positions: int) -> tuple[list[int], list[int]]:
-        """Ids and types of other texts in the same frame, the first one cut so that all fit."""
-        rest = [*self.between, *texts[1]] if self.second is not None else []
-        first = texts[0][: positions - 2 - len(rest)]
-        ids = [self.start, *first, *rest, self.end]
-        types = [0] * (1 + len(first) + len(self.between))
-        return ids, types + [self.second_type] * (len(ids) - len(types))
-
-
 def _single(number: int, text: list[int], train: Encoded, generator: random.Random) -> list[int]:
     if number % 3 == 0:
         return _run(text, generator)
@@ -84,7 +53,7 @@ def _second(number: int, first: list[int], second: list[int], train: Encoded, ge
     if number % 3 == 0:
         return _run(first, generator)
     if number % 3 == 1:
-        return _Frame.of(train, generator.randrange(len(train))).second or second
+        return Frame.of(train, generator.randrange(len(train))).second or second
     return second
 
 

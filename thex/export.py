@@ -37,6 +37,7 @@ def calibrate_and_export(
     kept = kept_metrics(directory / "metrics.json", identity)
     if kept is not None and (not kept["exported"] or target.exists()):
         return kept
+    run.may_run(f"{recipe.name}/calibrate")
     started = time.monotonic()
     for each in (model, exact):
         round_to_half(each)

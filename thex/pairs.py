@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from thex.data import Encoded, in_order
 from thex.encoder import EXACT, Encoder
+from thex.frames import Frame
 from thex.optimisation import Schedule, steps
 from thex.precision import mixed
 from thex.progress import Progress
@@ -93,7 +94,7 @@ def overlapping_pairs(texts: Sequence[str], count: int, seed: int) -> list[Examp
     pairs: list[Example] = []
     for _ in range(count):
         whole, foreign = generator.choice(split), generator.choice(split)
-        length = generator.randint(min(3, len(whole)), min(20, len(whole)))
+        length = generator.randint(3, min(20, len(whole)))
         start = generator.randint(0, len(whole) - length)
         replaced = generator.random()
         part = [
@@ -108,12 +109,14 @@ def overlapping_pairs(texts: Sequence[str], count: int, seed: int) -> list[Examp
 
 
 def shares(pairs: Encoded) -> torch.Tensor:
-    """Which share of the second text's tokens (special ones are not counted) the first text has too. float32 [pairs]."""
+    """Which share of the second text's tokens the first text has too. float32 [pairs]; ValueError for a text without a second."""
     found = torch.zeros(len(pairs))
-    for row, (ids, types) in enumerate(zip(pairs.ids, pairs.types, strict=True)):
-        border = types.index(1) if 1 in types else len(ids)
-        first, second = set(ids[1 : border - 1]), ids[border:-1]
-        found[row] = sum(token in first for token in second) / max(1, len(second))
+    for row in range(len(pairs)):
+        frame = Frame.of(pairs, row)
+        if frame.second is None:
+            raise ValueError("a text of one part has no share of tokens in common with another")
+        first = set(frame.first)
+        found[row] = sum(token in first for token in frame.second) / max(1, len(frame.second))
     return found
 
 

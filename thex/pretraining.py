@@ -49,10 +49,10 @@ class PretrainingConfig(Facts):
     hidden_weight: weight of the squared error between the student's last state, projected to the teacher's width, and
     the teacher's input of that layer (TinyBERT, Jiao et al. 2020, equation 8). MiniLM and MiniLMv2 have none: 0.
     texts: how many of the corpus, 0 for all; shorter than shortest tokens are left out.
-    pairs: so many pairs of sentences the student reads after that, each once, learning the teacher's cosine of the two
-    (thex.pairs); the teacher has to be a mean-pooled sentence encoder. 0: none. overlapping_pairs: so many more, of a text
-    and a part of it, for the share of tokens alone. sentences_of_each_task: drawn on for both; longer ones than
-    longest_of_pair tokens are left out.
+    pairs: so many pairs of sentences the student reads after that, each once, learning the teacher's cosine of the two and the
+    share of the second's tokens that the first has (thex.pairs); the teacher has to be a mean-pooled sentence encoder. 0: none.
+    overlapping_pairs: so many more, of a text and a part of it, for the share alone. sentences_of_each_task: drawn on for both;
+    longer ones than longest_of_pair tokens are left out.
     """
 
     layers: int = 2
@@ -181,9 +181,12 @@ def _learn_pairs(
     encoded = encode(tokenizer, [Example(text, None, 0.0) for text in texts])
     kept = [index for index, ids in enumerate(encoded.ids) if len(ids) <= config.longest_of_pair]
     texts = [texts[index] for index in kept]
-    vectors = embeddings(teacher, encoded.subset(kept), device, progress)
-    examples = judged_pairs(texts, vectors, config.pairs, config.seed)
-    examples += overlapping_pairs(texts, config.overlapping_pairs, config.seed)
+    examples: list[Example] = []
+    if config.pairs:
+        vectors = embeddings(teacher, encoded.subset(kept), device, progress)
+        examples += judged_pairs(texts, vectors, config.pairs, config.seed)
+    if config.overlapping_pairs:
+        examples += overlapping_pairs(texts, config.overlapping_pairs, config.seed)
     pairs = encode(tokenizer, examples)
     schedule = Schedule(1, config.batch, config.pairs_learning_rate, config.weight_decay)
     errors = learn_pairs(student, pairs, schedule, device, config.seed, progress)

@@ -54,7 +54,7 @@ class Recipe(Facts):
     batch: int = 64
     hostile_batch: int = 8
     sentences: int = 0
-    altered: float = Field(default=0, ge=0)
+    altered: float = Field(default=0, ge=0, le=20)
     dropout: float = 0.1
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)
@@ -141,7 +141,7 @@ THE_X = Recipe(
 )  # fmt: skip
 """THE-X as published (Chen et al. 2022, section 3): fine-tune with ReLU, then with the softmax estimate whose T is learned
 before and frozen, then distil LayerNorm into an affine map from the exact model and drop it. The softmax is the paper's
-formula."""
+formula. What is not the paper's is the data, which is NON_INTERACTIVE's, so that the two differ in their parts alone."""
 
 THE_X_CODE = THE_X.model_copy(
     update={"name": "the-x-code", "replacements": THE_X.replacements.model_copy(update={"softmax": "thex_code"})}

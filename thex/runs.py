@@ -38,9 +38,13 @@ class RunConfig(Facts):
     device: str = "auto"
 
 
+class NotFinishedError(RuntimeError):
+    """A stage that would have to run, where nothing may."""
+
+
 @dataclass(frozen=True)
 class Run:
-    """What all stages share."""
+    """What all stages share. only_finished: a stage that is not there raises NotFinishedError instead of running."""
 
     config: RunConfig
     task: Task
@@ -51,6 +55,14 @@ class Run:
     directory: Path
     work: Path
     progress: Progress
+    only_finished: bool = False
+
+    def may_run(self, stage: str) -> None:
+        """NotFinishedError where nothing may run."""
+        if self.only_finished:
+            raise NotFinishedError(
+                f"{self.directory} has no {stage} of this recipe, teacher and data: run the report without --only-finished"
+            )
 
 
 def identity_of(facts: dict[str, Any]) -> str:

@@ -41,24 +41,31 @@ SUBSET_SEED = 0  # one subset for all seeds: the teacher answers it once
 
 
 def run_recipe(
-    config: RunConfig, data: Path, work: Path, bundle: Path | None = None, progress: Progress = silent
+    config: RunConfig,
+    data: Path,
+    work: Path,
+    bundle: Path | None = None,
+    progress: Progress = silent,
+    *,
+    only_finished: bool = False,
 ) -> list[dict[str, Any]]:
     """Run the stages that are missing; the metrics of all, in order, the last of step "calibrate".
 
-    bundle: where the bundle goes instead of the run's own directory. ValueError for data that is not a task's.
+    bundle: where the bundle goes instead of the run's own directory. only_finished: run nothing, NotFinishedError if something
+    is missing. ValueError for data that is not a task's.
     """
-    run = _prepare(config, data, work, progress)
+    run = replace(_prepare(config, data, work, progress), only_finished=only_finished)
     recipe = config.recipe
     chosen = length_weighted_subset(run.train, recipe.sentences, SUBSET_CAP, SUBSET_POWER, SUBSET_SEED)
     subset = run.train.subset(chosen)
-    texts, teacher = _texts_and_teacher(run, subset)
+    texts, teacher = (subset, None) if only_finished else _texts_and_teacher(run, subset)
     lesson = Lesson(recipe, texts, teacher, None, config.seed, run.device, progress)
     base = identity_of({
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
         "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
         "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
         **({"altered": recipe.altered} if recipe.altered else {}),
-        "teacher": config.teacher.model_dump() if config.teacher is not None and teacher is not None else None,
+        "teacher": config.teacher.model_dump() if _is_taught(run) and config.teacher is not None else None,
     })  # fmt: skip
     exact = run.start.encoder.to(run.device)
     identity = identity_of({"before": base, "stage": recipe.finetune.model_dump()})
@@ -78,7 +85,8 @@ def run_recipe(
     lesson = Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
     model = Encoder(exact.config, recipe.replacements).to(run.device)
     model.load_state_dict({**model.state_dict(), **_exact_part(exact)})
-    start_replacements(model, replace(lesson, data=subset))
+    if not only_finished:
+        start_replacements(model, replace(lesson, data=subset))
     identity = identity_of({"before": identity, "replacements": recipe.replacements.model_dump()})
     for number, stage in enumerate(recipe.stages):
         before = recipe.replaced_after(number)
@@ -96,7 +104,7 @@ def run_recipe(
 def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor | None]:
     """What is learned from: the subset, altered texts of it if the recipe wants them, and the teacher's logits of all."""
     config, recipe = run.config.teacher, run.config.recipe
-    if config is None or run.task.kind == "embedding":
+    if config is None or not _is_taught(run):
         return subset, None
     directory = run.work / "teachers" / run.task.name
     teaching = Teaching(config, run.task, subset, run.dev, directory, run.progress, run.device)
@@ -110,6 +118,11 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])
+
+
+def _is_taught(run: Run) -> bool:
+    """A sentence encoder learns from its exact self alone."""
+    return run.config.teacher is not None and run.task.kind != "embedding"
 
 
 def _prepare(config: RunConfig, data: Path, work: Path, progress: Progress) -> Run:
@@ -146,6 +159,7 @@ def _stage(
     if kept is not None:
         model.load_state_dict(load_file(directory / "model.safetensors", device=str(run.device)))
         return kept
+    run.may_run(place)
     started = time.monotonic()
     torch.manual_seed(run.config.seed)
     work()

@@ -86,7 +86,7 @@ def _add_rotated_sums(
         if all(_is_encoded(of_output) for of_output in words):
             add_rows(first, last, words, 0)
             return
-        for row in range(first, last):  # the transforms of one row at a time fit the last cache
+        for row in range(first, last):  # the transforms of one row at a time, in scratch
             places = enumerate(words)
             row_words = tuple(
                 _row_words(switcher, of_output, row, int(rows[row]), place) for place, of_output in places

@@ -59,7 +59,9 @@ class HadamardLowering:
         bits = math.log2(shape.width)
         below, above = 1 << math.floor(bits / 2), 1 << math.ceil(bits / 2)
         most = min(shape.width, MOST_BABY_STEPS)
-        return [{"baby_steps": steps} for steps in sorted({min(steps, most) for steps in (below, above, 2 * above)})]
+        return [
+            {"baby_steps": steps} for steps in sorted({min(max(2, steps), most) for steps in (below, above, 2 * above)})
+        ]
 
     def __init__(self, network: Network, parameters: Parameters, bucket: int, baby_steps: int) -> None:
         self.network = network

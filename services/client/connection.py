@@ -89,7 +89,8 @@ class Connection:
             call.cancel()
 
     def close(self) -> None:
-        """Close the channel."""
+        """End all running calls and close the channel."""
+        self.cancel()
         self.channel.close()
 
 

@@ -12,12 +12,11 @@ import numpy as np
 from he_runtime.bundle import Bundle
 from he_runtime.explain import explain
 from he_runtime.plan import plan_bundle
-from services.evaluation import MODES, answered, evaluate
+from services.evaluation import MODES, NothingToMeasureError, answered, evaluate
 from thex.metrics import score
 from thex.progress import Progress
 from thex.recipes import Recipe
-from thex.runs import RunConfig
-from thex.starting import encoder_name
+from thex.runs import NotFinishedError, RunConfig
 from thex.tasks import Task, read_split, task_of
 from thex.teachers import TeacherConfig
 from thex.workflow import run_recipe
@@ -49,12 +48,7 @@ class Wanted:
             for seed in self.seeds:
                 for task in self.tasks:
                     for recipe in self.recipes:
-                        if not self.only_finished or self._finished(task, encoder, seed, recipe):
-                            yield task, encoder, seed, recipe
-
-    def _finished(self, task: str, encoder: str, seed: int, recipe: Recipe) -> bool:
-        run = self.work / encoder_name(encoder) / task / f"seed-{seed}" / recipe.name
-        return (run / "calibrate" / "metrics.json").exists()
+                        yield task, encoder, seed, recipe
 
 
 def collect(wanted: Wanted, progress: Progress, save: Callable[[list[Row]], None]) -> list[Row]:
@@ -62,14 +56,17 @@ def collect(wanted: Wanted, progress: Progress, save: Callable[[list[Row]], None
     rows: list[Row] = []
     for task, encoder, seed, recipe in wanted.runs():
         config = RunConfig(encoder=encoder, recipe=recipe, seed=seed, teacher=wanted.teacher, device=wanted.device)
-        rows += _run(wanted, config, wanted.data / task, progress)
+        try:
+            rows += _run(wanted, config, wanted.data / task, progress)
+        except NotFinishedError as error:  # only where nothing may run
+            progress(str(error), 0, 1)
         save(rows)
     return rows
 
 
 def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> list[Row]:
     task = task_of(data)
-    stages = run_recipe(config, data, wanted.work, progress=progress)
+    stages = run_recipe(config, data, wanted.work, progress=progress, only_finished=wanted.only_finished)
     main = next(iter(stages[0]["metrics"]))
     exact = float(stages[0]["metrics"][main])
 
@@ -103,21 +100,25 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> l
         limits = {"simulate": wanted.simulated, "encrypted": wanted.encrypted}
         for mode in MODES[1:]:
             limit = limits[mode]
-            if wanted.only_finished:
+            if wanted.only_finished and limit != 0:
                 done = answered(bundle, data, mode, wanted.work / "answers")
                 limit = done if limit is None else min(limit, done)
             if limit == 0:
                 continue
-            found = evaluate(
-                bundle,
-                data,
-                mode,
-                limit=limit,
-                answers=wanted.work / "answers",
-                threads=wanted.threads,
-                progress=lambda done, total, mode=mode: progress(f"{task.name} {mode}", done, total),  # type: ignore[misc]
-            )
-            same = evaluate(bundle, data, "plain", limit=limit, answers=wanted.work / "answers")
+            try:
+                found = evaluate(
+                    bundle,
+                    data,
+                    mode,
+                    limit=limit,
+                    answers=wanted.work / "answers",
+                    threads=wanted.threads,
+                    progress=lambda done, total, mode=mode: progress(f"{task.name} {mode}", done, total),  # type: ignore[misc]
+                )
+                same = evaluate(bundle, data, "plain", limit=limit, answers=wanted.work / "answers")
+            except NothingToMeasureError as error:
+                progress(f"{task.name} {mode}: {error}", 0, 1)
+                continue
             rows.append(
                 row(
                     "simulated" if mode == "simulate" else mode,

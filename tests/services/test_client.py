@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from services.client import (
 from services.client.errors import server_error
 from services.client.testing import FakeServer
 from tests.bundles import write_small_bundle
+from tests.services.tiny import eventually
 
 TEXT = "the film was good"
 
@@ -90,6 +91,23 @@ def test_a_call_that_the_server_breaks_off_is_repeated(server: FakeServer, tmp_p
     with impatient as client, pytest.raises(UnreachableError) as caught:
         client.classify(TEXT)
     assert caught.value.reason == "unavailable"
+
+
+@pytest.mark.parametrize("end", [Client.cancel, Client.close])
+def test_a_call_that_is_ended_here_is_not_repeated(
+    server: FakeServer, tmp_path: Path, end: Callable[[Client], None]
+) -> None:
+    client = server.client(tmp_path / "keys")
+    client.prepare()
+    with ThreadPoolExecutor(1) as threads, server._computing:  # so that no answer comes
+        asking = threads.submit(client.classify, TEXT)
+        eventually(lambda: count(server, "Infer") == 1)
+        end(client)
+        with pytest.raises(UnreachableError) as caught:
+            asking.result(30)
+    assert caught.value.reason == "cancelled"
+    assert count(server, "Infer") == 1
+    client.close()
 
 
 def test_what_is_final_is_not_repeated(server: FakeServer, client: Client) -> None:

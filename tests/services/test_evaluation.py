@@ -14,7 +14,7 @@ from he_runtime.bundle import Bundle
 from services.cli.main import app
 from services.client import Client
 from services.client.testing import FakeServer
-from services.evaluation import answered, evaluate, sample
+from services.evaluation import _chosen, answered, evaluate
 from services.report.rows import Wanted, collect, majority
 from services.report.tables import by_step, mean_drops
 from services.report.write import write_report
@@ -105,10 +105,16 @@ def test_what_is_answered_already_is_known(tmp_path: Path) -> None:
     assert answered(bundle, data, "plain", answers) < 3
 
 
-def test_samples_grow_and_never_move() -> None:
-    assert sample(50, None) == list(range(50))
-    assert set(sample(50, 10)) < set(sample(50, 20))
-    assert sample(50, 10) != list(range(10))
+@pytest.mark.parametrize("name", ["SST-2", "sentences"])
+def test_samples_grow_and_never_move(name: str) -> None:
+    of = find_task(name)
+    small, large, whole = (_chosen(of, 50, limit) for limit in (9, 20, None))
+    assert sorted(whole) == list(range(50))
+    assert whole[:20] == large
+    assert large[: len(small)] == small != list(range(len(small)))
+    if of.kind == "embedding":
+        assert len(small) == 10
+        assert all(a + 1 == b and a % 2 == 0 for a, b in zip(small[::2], small[1::2], strict=True))
 
 
 def test_values_out_of_range_are_counted_and_not_scored(tmp_path: Path) -> None:
@@ -133,7 +139,10 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None)
     assert again == rows
     more = dataclasses.replace(wanted, seeds=(0, 1, 2), simulated=None, encrypted=None, only_finished=True)
-    assert collect(more, lambda _stage, _done, _total: pytest.fail("ran"), lambda _rows: None) == rows
+    assert collect(more, lambda *_: None, lambda _rows: None) == rows
+    other = QUICK.model_copy(update={"dropout": 0.5})  # of the same name: what is there is not this recipe's, and stays
+    assert not collect(dataclasses.replace(more, recipes=(other,)), lambda *_: None, lambda _rows: None)
+    assert collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None) == rows
     header, line = by_step(rows)
     assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
     assert "±" in line[5]

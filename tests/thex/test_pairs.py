@@ -72,10 +72,14 @@ def test_overlapping_pairs_are_made_of_their_first_text_and_cover_all_shares() -
         overlapping_pairs(texts[:2], 4, seed=0)
 
 
-def test_a_share_is_of_the_second_texts_own_tokens() -> None:
-    ids = [[2, 5, 6, 7, 3, 5, 7, 9, 9, 3], [2, 5, 3, 6, 3], [2, 5, 3, 5, 3]]
-    types = [[0] * 5 + [1] * 5, [0] * 3 + [1] * 2, [0] * 3 + [1] * 2]
+@pytest.mark.parametrize(("separators", "second_type"), [([3], 1), ([3, 3], 0)], ids=["bert", "roberta"])
+def test_a_share_is_of_the_second_texts_own_tokens(separators: list[int], second_type: int) -> None:
+    texts = (([5, 6, 7], [5, 7, 9, 9]), ([5], [6]), ([5], [5]))
+    ids = [[2, *first, *separators, *second, 3] for first, second in texts]
+    types = [[0] * (1 + len(first) + len(separators)) + [second_type] * (len(second) + 1) for first, second in texts]
     assert shares(Encoded(ids, types, torch.zeros(3))).tolist() == [0.5, 0.0, 1.0]
+    with pytest.raises(ValueError, match="one part"):
+        shares(Encoded([[2, 5, 3]], [[0, 0, 0]], torch.zeros(1)))
 
 
 def test_pairs_follow_relations_in_a_run_that_had_none(tmp_path: Path) -> None:
