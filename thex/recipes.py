@@ -55,7 +55,7 @@ class Recipe(Facts):
     hostile_batch: int = 8
     sentences: int = 0
     altered: float = Field(default=0, ge=0, le=20)
-    dropout: float = 0.1
+    dropout: float = 0.0
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)
     calibration_sentences: int = 2_000
@@ -170,7 +170,6 @@ SENTENCE_ENCODER = Recipe(
         ),
     ),
     batch=32,
-    dropout=0.0,
     range_bounds=RangeBounds(score=12.0, preactivation=8.0, hidden=10.0),
     positions=64,
     buckets=(16, 32, 64),
