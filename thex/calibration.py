@@ -19,7 +19,7 @@ from thex.recorder import Recorder
 FIT_TEXTS = 768
 FIT_SAMPLES = 100_000
 FIT_ROWS = 6_000
-HOSTILE_TEXTS = 64
+HOSTILE_TEXTS = 1_024
 
 LAYER_POINTS = (
     *("query", "key", "value", "score", "attention", "context"),
