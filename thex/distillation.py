@@ -83,6 +83,20 @@ def range_penalty(recorder: Recorder, bounds: RangeBounds, layers: int) -> torch
     return RANGE_SCALE * total
 
 
+def spread_penalty(recorder: Recorder, mask: torch.Tensor, layers: int) -> torch.Tensor:
+    """Squared coefficient of variation, over real tokens, of the deviation that a norm divides by, summed over norms.
+
+    Where it is small, dividing by a constant instead, which is what a polynomial norm does, changes little. mask [batch, tokens].
+    """
+    total = torch.zeros((), device=mask.device)
+    real = mask > 0
+    for layer in range(layers):
+        for point in ("residual", "output_residual"):
+            deviation = recorder[point, layer].float().std(dim=-1)[real]
+            total = total + deviation.var() / deviation.mean().square()
+    return total
+
+
 def score_penalty(recorder: Recorder, bounds: RangeBounds, layers: int) -> torch.Tensor:
     """Mean squared excess of attention scores over their bound: THE-X's regularisation against overflow."""
     total = torch.zeros((), device=recorder["embedding", -1].device)

@@ -20,8 +20,9 @@ class Stage(Facts):
     operations of `replaces` move from exact to replaced. trains: "norms" leaves all but the replaced norms as they are.
     Weights of the losses: label, teacher (logits of the fine-tuned larger encoder), exact and hidden (logits and hidden
     states of the exact student), score (squares of attention scores beyond their bound: THE-X's regularisation
-    against overflow), ranges (the same for scores, pre-activations and hidden states). hostile_every: each so many
-    steps the ranges penalty also sees hostile inputs; 0 never.
+    against overflow), ranges (the same for scores, pre-activations and hidden states), spread (of the deviations that norms
+    divide by, so that a constant can take their place). hostile_every: each so many steps the ranges penalty also sees
+    hostile inputs; 0 never.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -37,6 +38,7 @@ class Stage(Facts):
     hidden: float = 0.0
     score: float = 0.0
     ranges: float = 0.0
+    spread: float = 0.0
     hostile_every: int = 0
 
 

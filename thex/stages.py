@@ -12,7 +12,15 @@ from torch import nn
 from approx.softmax import TheXSoftmax, fit_reciprocal
 from thex.calibration import calibrate
 from thex.data import Batch, Encoded, pad
-from thex.distillation import embedding_loss, hidden_loss, label_loss, logit_loss, range_penalty, score_penalty
+from thex.distillation import (
+    embedding_loss,
+    hidden_loss,
+    label_loss,
+    logit_loss,
+    range_penalty,
+    score_penalty,
+    spread_penalty,
+)
 from thex.encoder import EXACT, Encoder, Layer, Ratios
 from thex.hostile import hostile_texts
 from thex.optimisation import Schedule, steps
@@ -96,6 +104,8 @@ def _loss(logits: torch.Tensor, recorder: Recorder, batch: Batch, stage: Stage, 
         loss = loss + stage.score * score_penalty(recorder, bounds, layers)
     if stage.ranges:
         loss = loss + stage.ranges * range_penalty(recorder, bounds, layers)
+    if stage.spread:
+        loss = loss + stage.spread * spread_penalty(recorder, batch.mask, layers)
     return loss
 
 
