@@ -29,7 +29,9 @@ from thex.progress import Progress
 from thex.recipes import Operation, Recipe, Stage, ratios
 from thex.recorder import Recorder
 
-MOST_HOSTILE = 50.0
+MOST_HOSTILE = 1.0
+"""Where the penalty of hostile inputs turns logarithmic. At 50 its gradient drowned all others, which are clipped together: a
+replaced STS-B student ended at 82.3 instead of 85.1."""
 
 
 @dataclass(frozen=True)
