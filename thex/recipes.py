@@ -97,7 +97,7 @@ def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Rati
 
 
 STEADY = 6.0
-"""Weight of the spread before norms are replaced. On STS-B it is free (exact 86.0, 86.1 without); the norm step loses 5, not 12."""
+"""Weight of the spread before norms are replaced. On STS-B it is free (exact 86.0 or 86.1), and the norm step loses 5, not 12."""
 FINETUNE = Stage(
     name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3, spread=STEADY
 )
