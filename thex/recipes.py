@@ -96,11 +96,10 @@ def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Rati
     return Ratios(of.get("softmax", 0.0), of.get("activation", 0.0), of.get("norm", 0.0), of.get("pooler", 0.0))
 
 
-STEADY = 6.0
-"""Weight of the spread before norms are replaced. On STS-B it is free (exact 86.0 or 86.1), and the norm step loses 5, not 12."""
-FINETUNE = Stage(
-    name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3, spread=STEADY
-)
+STEADY = 2.0
+"""Weight of the spread while operations are replaced that come before the norms. In fine-tuning it would cost the exact student: at
+6, SST-2 fell from 84.4 to 82.5 (one seed)."""
+FINETUNE = Stage(name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
 ALTERED = 2.0
 """Altered texts, as a multiple of the train file."""
 
@@ -115,7 +114,7 @@ NON_INTERACTIVE = Recipe(
             exact=1.0, hidden=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
         ),
         Stage(
-            name="softmax", replaces=("softmax",), texts=60_000, learning_rate=1.5e-3, label=0.4, teacher=1.0, exact=1.0,
+            name="softmax", replaces=("softmax",), texts=45_000, learning_rate=1.5e-3, label=0.4, teacher=1.0, exact=1.0,
             hidden=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
         ),
         Stage(
