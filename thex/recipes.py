@@ -97,8 +97,8 @@ def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Rati
 
 
 STEADY = 2.0
-"""Weight of the spread while operations are replaced that come before the norms. In fine-tuning it would cost the exact student: at
-6, SST-2 fell from 84.4 to 82.5 (one seed)."""
+"""Weight of the spread while what comes before the norms is replaced. In fine-tuning it would cost the exact student: SST-2 fell
+from 84.4 to 82.5 at 6 (one seed)."""
 FINETUNE = Stage(name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
 ALTERED = 2.0
 """Altered texts, as a multiple of the train file."""
