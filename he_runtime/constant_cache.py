@@ -32,7 +32,7 @@ FORMAT_VERSION = 2
 ALIGNMENT = 64
 _HEADER = struct.Struct("<8sQ32sIQ")
 _WORD = np.dtype("<f8")
-MOST_ENCODED_BYTES = 4_000_000_000
+MOST_ENCODED_BYTES = 5_000_000_000
 """What plaintexts may take in memory before tables are kept compact, which costs a twentieth of a query's time."""
 
 
