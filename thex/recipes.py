@@ -28,7 +28,7 @@ class Stage(Facts):
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     replaces: tuple[Operation, ...] = ()
     texts: int = Field(default=22_000, ge=0)
-    most_epochs: float = 5
+    most_epochs: float = 5.0
     learning_rate: float = 5e-4
     ramp: float = Field(default=0.3, ge=0, le=1)
     trains: Literal["all", "norms"] = "all"
@@ -56,7 +56,7 @@ class Recipe(Facts):
     batch: int = 64
     hostile_batch: int = 8
     sentences: int = 0
-    altered: float = Field(default=0, ge=0, le=20)
+    altered: float = Field(default=0.0, ge=0, le=20)
     dropout: float = 0.0
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)

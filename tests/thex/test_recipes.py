@@ -27,6 +27,8 @@ def test_a_recipe_is_data(tmp_path: Path) -> None:
     for recipe in RECIPES.values():
         (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
         assert find_recipe(str(tmp_path / "recipe.json")) == recipe
+        # To the letter: a stage is known by what its fields print as, and is run again where 5.0 was 5.
+        assert repr(find_recipe(str(tmp_path / "recipe.json")).model_dump()) == repr(recipe.model_dump())
     with pytest.raises(ValueError, match=r"unknown recipe 'the-y': expected non-interactive, the-x, the-x-code, exact"):
         find_recipe("the-y")
     with pytest.raises(ValidationError, match="unknown softmax 'cubed'"):
