@@ -32,7 +32,7 @@ def altered(train: Encoded, count: int, mask: int, positions: int, seed: int) ->
         else:
             # What the frame cuts from a long first text is gone before a run of it is taken.
             first = frame.first[: positions - 3 - positions // 3]
-            second = _second(number, first, frame.second[: positions // 3], train, generator)
+            second = _second(number, first, frame.second, train, generator)
             texts = [first, second[: positions // 3]]
         texts = [[_changed(token, train, mask, generator) for token in text] for text in texts]
         new_ids, new_types = frame.filled(texts, positions)

@@ -34,7 +34,7 @@ from thex.runs import Run, RunConfig, identity_of, keep, kept_metrics, measured
 from thex.stages import Lesson, learn, start_replacements
 from thex.starting import starting_point
 from thex.tasks import read_split, task_of
-from thex.teachers import Teaching, teacher_answers, teacher_logits
+from thex.teachers import TeacherConfig, Teaching, teacher_answers, teacher_logits
 
 SUBSET_CAP, SUBSET_POWER = 20, 1.3  # see length_weighted_subset: long texts teach more a minute
 SUBSET_SEED = 0  # one subset for all seeds: the teacher answers it once
@@ -60,12 +60,13 @@ def run_recipe(
     subset = run.train.subset(chosen)
     texts, teacher = (subset, None) if only_finished else _texts_and_teacher(run, subset)
     lesson = Lesson(recipe, texts, teacher, None, config.seed, run.device, progress)
+    taught_by = _teacher_of(run)
     base = identity_of({
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
         "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
         "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
         **({"altered": recipe.altered} if recipe.altered else {}),
-        "teacher": config.teacher.model_dump() if _is_taught(run) and config.teacher is not None else None,
+        "teacher": taught_by.model_dump() if taught_by is not None else None,
     })  # fmt: skip
     exact = run.start.encoder.to(run.device)
     identity = identity_of({"before": base, "stage": recipe.finetune.model_dump()})
@@ -103,8 +104,8 @@ def run_recipe(
 
 def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor | None]:
     """What is learned from: the subset, altered texts of it if the recipe wants them, and the teacher's logits of all."""
-    config, recipe = run.config.teacher, run.config.recipe
-    if config is None or not _is_taught(run):
+    config, recipe = _teacher_of(run), run.config.recipe
+    if config is None:
         return subset, None
     directory = run.work / "teachers" / run.task.name
     teaching = Teaching(config, run.task, subset, run.dev, directory, run.progress, run.device)
@@ -120,9 +121,9 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     return joined(subset, more, labels), torch.cat([logits, found])
 
 
-def _is_taught(run: Run) -> bool:
+def _teacher_of(run: Run) -> TeacherConfig | None:
     """A sentence encoder learns from its exact self alone."""
-    return run.config.teacher is not None and run.task.kind != "embedding"
+    return None if run.task.kind == "embedding" else run.config.teacher
 
 
 def _prepare(config: RunConfig, data: Path, work: Path, progress: Progress) -> Run:

@@ -83,7 +83,7 @@ def _add_rotated_sums(
         )  # fmt: skip
 
     def add(first: int, last: int) -> None:
-        if all(_is_encoded(of_output) for of_output in words):
+        if all(is_encoded(of_output) for of_output in words):
             add_rows(first, last, words, 0)
             return
         for row in range(first, last):  # the transforms of one row at a time, in scratch
@@ -96,13 +96,14 @@ def _add_rotated_sums(
     switcher.rows.each(len(rows), add)
 
 
-def _is_encoded(words: Array) -> bool:
+def is_encoded(words: Array) -> bool:
+    """Whether a table's words are transformed, [QP rows, sums, M, steps], and not a compact table's coefficients."""
     return words.ndim == 4
 
 
 def _row_words(switcher: KeySwitcher, words: Array, row: int, table_row: int, place: int) -> Array:
     """[1, sums, M, steps] of one QP row: a view, or a compact table's transforms, valid until this thread's next call."""
-    if _is_encoded(words):
+    if is_encoded(words):
         return words[row : row + 1]
     out = switcher.scratch.array(f"words {place}", (1, *words.shape))
     transforms = switcher.transforms

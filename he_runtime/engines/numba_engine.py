@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from he_runtime.engines import composed
 from he_runtime.engines.interface import scales_agree
 from he_runtime.engines.key_switcher import KeySwitcher
-from he_runtime.engines.linear_transforms import RotationKey, linear_transforms
+from he_runtime.engines.linear_transforms import RotationKey, is_encoded, linear_transforms
 from he_runtime.engines.packed_key import PackedKey, pack_key, zero_key
 from he_runtime.engines.row_threads import RowThreads
 from he_runtime.errors import KeyMissingError, PlanError
@@ -239,12 +239,8 @@ class NumbaEngine:
         rows = len(self._switcher.level_tables(level).rows)
         for inputs in tables:
             for table in inputs:
-                shape = (
-                    *(rows,) * (table.words.ndim == 4),
-                    inputs[0].words.shape[-3],
-                    table.words.shape[-2],
-                    len(baby_steps),
-                )
+                polynomials = (inputs[0].words.shape[-3], table.words.shape[-2], len(baby_steps))
+                shape = (rows, *polynomials) if is_encoded(table.words) else polynomials
                 if table.words.shape != shape:
                     raise PlanError(f"a table of shape {table.words.shape} where {shape} was expected")
         babies = [self._rotation_key(step, level) for step in baby_steps[1:]]

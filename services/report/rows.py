@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,8 @@ class Wanted:
 
     def runs(self) -> Iterator[tuple[str, str, int, Recipe]]:
         """(task, encoder, seed, recipe), all tasks of a seed before the next seed: a stopped report is whole as far as it got."""
-        for encoder in self.encoders:
-            for seed in self.seeds:
-                for task in self.tasks:
-                    for recipe in self.recipes:
-                        yield task, encoder, seed, recipe
+        for encoder, seed, task, recipe in itertools.product(self.encoders, self.seeds, self.tasks, self.recipes):
+            yield task, encoder, seed, recipe
 
 
 def collect(wanted: Wanted, progress: Progress, save: Callable[[list[Row]], None]) -> list[Row]:
