@@ -46,7 +46,8 @@ class Recipe(Facts):
     """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with.
 
     sentences: how many texts of the train file, 0 for all. altered: so many times as many more are made of them
-    (thex.augmentation), which the teacher answers: none without a teacher, and none of a task with a label for each token.
+    (thex.augmentation), at least altered_at_least where any are, which the teacher answers: none without a teacher, and none of
+    a task with a label for each token.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -57,6 +58,7 @@ class Recipe(Facts):
     hostile_batch: int = 8
     sentences: int = 0
     altered: float = Field(default=0.0, ge=0, le=20)
+    altered_at_least: int = Field(default=0, ge=0)
     dropout: float = 0.0
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)
@@ -84,6 +86,10 @@ class Recipe(Facts):
         kept = tuple(stage for stage in self.stages if stage.name not in skipped)
         return self.model_copy(update={"name": "-".join((self.name, "without", *skipped)), "stages": kept})
 
+    def altered_count(self, texts: int) -> int:
+        """How many altered texts are made of that many."""
+        return max(round(self.altered * texts), self.altered_at_least) if self.altered else 0
+
     def replaced_after(self, count: int) -> tuple[Operation, ...]:
         """The operations that the first count stages replace."""
         return tuple(operation for stage in self.stages[:count] for operation in stage.replaces)
@@ -100,13 +106,14 @@ STEADY = 2.0
 """Weight of the spread while what comes before the norms is replaced. In fine-tuning it would cost the exact student: SST-2 fell
 from 84.4 to 82.5 at 6 (one seed)."""
 FINETUNE = Stage(name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
-ALTERED = 2.0
-"""Altered texts, as a multiple of the train file."""
+ALTERED, ALTERED_AT_LEAST = 2.0, 15_000
+"""Altered texts, as a multiple of the train file, and how many a small one has."""
 
 NON_INTERACTIVE = Recipe(
     name="non-interactive",
     finetune=FINETUNE,
     altered=ALTERED,
+    altered_at_least=ALTERED_AT_LEAST,
     replacements=Replacements(softmax="quadratic", activation="quadratic", norm="affine_centred", pooler="linear"),
     stages=(
         Stage(
@@ -133,6 +140,7 @@ THE_X = Recipe(
     name="the-x",
     finetune=FINETUNE,
     altered=ALTERED,
+    altered_at_least=ALTERED_AT_LEAST,
     replacements=Replacements(softmax="thex_formula", activation="relu", norm="affine", pooler="linear"),
     stages=(
         Stage(name="activation", replaces=("activation",), texts=11_000, most_epochs=2, ramp=0, label=1.0),
@@ -181,7 +189,13 @@ SENTENCE_ENCODER = Recipe(
 )  # fmt: skip
 """A sentence encoder as it is, made polynomial: nothing but its own embeddings and states is learned from."""
 
-EXACT_ONLY = Recipe(name="exact", finetune=FINETUNE, altered=ALTERED, replacements=NOTHING_REPLACED)
+EXACT_ONLY = Recipe(
+    name="exact",
+    finetune=FINETUNE,
+    altered=ALTERED,
+    altered_at_least=ALTERED_AT_LEAST,
+    replacements=NOTHING_REPLACED,
+)
 """Fine-tuning alone: what two encoders are compared by."""
 
 RECIPES = {recipe.name: recipe for recipe in (NON_INTERACTIVE, THE_X, THE_X_CODE, EXACT_ONLY, SENTENCE_ENCODER)}

@@ -65,7 +65,7 @@ def run_recipe(
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
         "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
         "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
-        **({"altered": recipe.altered} if recipe.altered else {}),
+        **({"altered": recipe.altered_count(len(subset))} if recipe.altered else {}),
         "teacher": taught_by.model_dump() if taught_by is not None else None,
     })  # fmt: skip
     exact = run.start.encoder.to(run.device)
@@ -115,7 +115,7 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
     if mask is None:
         raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
-    more = altered(subset, round(recipe.altered * len(subset)), mask, recipe.positions, SUBSET_SEED)
+    more = altered(subset, recipe.altered_count(len(subset)), mask, recipe.positions, SUBSET_SEED)
     found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])

@@ -106,3 +106,9 @@ def test_the_teacher_answers_altered_texts_once(tmp_path: Path) -> None:
     (kept.parent / "model.safetensors").unlink()
     run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run")
     assert kept.read_bytes() == before
+
+
+def test_a_small_task_has_a_least_number_of_altered_texts() -> None:
+    recipe = QUICK.model_copy(update={"altered": 2.0, "altered_at_least": 100})
+    assert [recipe.altered_count(texts) for texts in (10, 50, 60)] == [100, 100, 120]
+    assert recipe.model_copy(update={"altered": 0.0}).altered_count(10) == 0
