@@ -27,7 +27,7 @@ from he_runtime.execution import encode_constants, run
 from he_runtime.plain_model import logits as plain_logits
 from he_runtime.plan import Plan, plan_bundle
 from services.client.client import Client
-from services.client.errors import OutOfRangeError, TextTooLongError
+from services.client.errors import OutOfRangeError
 from services.local import local_server
 from services.truncation import truncating_tokenizer
 from thex.metrics import agreement, cosines, score
@@ -39,11 +39,10 @@ REGRESSION_TOLERANCE = 1e-2
 """Two scores of a regression agree when they differ by no more: a hundredth of a point of STS-B's five."""
 EMBEDDING_COSINE = 0.9999
 """Two vectors of a text agree when their cosine is no less."""
-Refusal = Literal["range", "length"]
 Array = NDArray[np.float64]
 Progress = Callable[[int, int], None]
 Connect = Callable[[Path], contextlib.AbstractContextManager[Client]]
-"""From a bundle's directory to a client of a server of it."""
+"""From a bundle's directory to a client, one that truncates, of a server of it."""
 
 
 class NothingToMeasureError(ValueError):
@@ -52,15 +51,11 @@ class NothingToMeasureError(ValueError):
 
 @dataclass(frozen=True)
 class Answer:
-    """One finished example. index: its row in the dev file; text: digest of its tokens.
-
-    logits: None where refused, which says why: "range" or "length".
-    """
+    """One finished example. index: its row in the dev file; text: digest of its tokens. logits: None where out of range."""
 
     index: int
     text: str
     logits: list[float] | None
-    refused: Refusal | None
     seconds: float
 
 
@@ -78,8 +73,7 @@ def evaluate(
     """Metrics of a bundle on data's dev file.
 
     limit: a fixed random sample of so many examples, None for all; a larger one contains a smaller one. answers: where
-    finished examples are kept. Texts longer than the bundle's largest bucket are cut, as in training, but not by the client,
-    which refuses them: too_long.
+    finished examples are kept. Texts longer than the bundle's largest bucket are cut, as in training.
     connect: a client of a server of the bundle; by default both are started on this machine.
     ValueError when the data is of another task than the bundle.
     """
@@ -98,8 +92,8 @@ def evaluate(
                 started = time.perf_counter()
                 answer = ask(examples[index], *tokens[index])
                 seconds = round(time.perf_counter() - started, 3)
-                refused, values = (answer, None) if isinstance(answer, str) else (None, answer.round(6).tolist())
-                done[index] = Answer(index, _digest(tokens[index]), values, refused, seconds)
+                values = None if answer is None else answer.round(6).tolist()
+                done[index] = Answer(index, _digest(tokens[index]), values, seconds)
                 file.write(json.dumps(asdict(done[index])) + "\n")
                 file.flush()
                 progress(len(chosen) - len(missing) + count, len(chosen))
@@ -201,8 +195,7 @@ def _summary(
         "agree": round(agree, 3),
         "max_logit_error": float(np.abs(found - plain).max()),
         **({"worst_cosine": float(cosines(found, plain).min())} if task.kind == "embedding" else {}),
-        "out_of_range": sum(answer.refused == "range" for answer in answers),
-        "too_long": sum(answer.refused == "length" for answer in answers),
+        "out_of_range": sum(answer.logits is None for answer in answers),
         "seconds_per_example": statistics.median(answer.seconds for answer in given),
     }
 
@@ -212,8 +205,8 @@ def _shown(kind: str, outputs: Array) -> Array:
     return outputs / np.linalg.norm(outputs) if kind == "embedding" else outputs
 
 
-Ask = Callable[[Example, list[int], list[int]], Array | Refusal]
-"""Logits of an example, given with its token ids and types, or why there are none."""
+Ask = Callable[[Example, list[int], list[int]], Array | None]
+"""Logits of an example, given with its token ids and types; None where they are out of range."""
 
 
 @contextlib.contextmanager
@@ -225,13 +218,13 @@ def _answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
     half, weights, bound = bundle.client_half, bundle.weights(), bundle.config.ranges.logits
     simulator = Simulator(plan_bundle(bundle)) if mode == "simulate" else None
 
-    def answer(_example: Example, ids: list[int], types: list[int]) -> Array | Refusal:
+    def answer(_example: Example, ids: list[int], types: list[int]) -> Array | None:
         try:
             embedded = half.embed(ids, types)
             logits = plain_logits(weights, embedded) if simulator is None else simulator(embedded)
         except RangeError:
-            return "range"
-        return _shown(bundle.config.task.kind, logits) if np.abs(logits).max() <= bound else "range"
+            return None
+        return _shown(bundle.config.task.kind, logits) if np.abs(logits).max() <= bound else None
 
     yield answer
 
@@ -266,7 +259,7 @@ def local_client(threads: int) -> Connect:
         with (
             tempfile.TemporaryDirectory(prefix="thex-client-") as keys,
             local_server(directory, threads=threads) as server,
-            Client(server.target, Path(keys), server.authority) as client,
+            Client(server.target, Path(keys), server.authority, truncate=True) as client,
         ):
             client.prepare()
             yield client
@@ -275,14 +268,12 @@ def local_client(threads: int) -> Connect:
 
 
 def _ask_client(client: Client) -> Ask:
-    def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | Refusal:
+    def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | None:
         try:
             if client.model.config.task.kind == "embedding":
                 return client.embed_one(example.first).vector.astype(np.float64)
             return np.array(client.classify(example.first, example.second).logits)
         except OutOfRangeError:
-            return "range"
-        except TextTooLongError:
-            return "length"
+            return None
 
     return answer

@@ -21,6 +21,9 @@ TokenOption = Annotated[
 ]
 CertificateOption = Annotated[Path | None, typer.Option("--certificate", help="This client's certificate, for mTLS.")]
 PrivateKeyOption = Annotated[Path | None, typer.Option("--private-key", help="The key of that certificate.")]
+TruncateOption = Annotated[
+    bool, typer.Option("--truncate", help="Cut a text that is too long, as in training, instead of refusing it.")
+]
 DEFAULT_KEYS = Path.home() / ".thex" / "keys"
 
 
@@ -69,6 +72,7 @@ def classify(
     insecure: InsecureOption = False,
     passphrase: PassphraseOption = None,
     second: Annotated[str | None, typer.Option(help="The other text, for a model of pairs.")] = None,
+    truncate: TruncateOption = False,
     token: TokenOption = None,
     certificate: CertificateOption = None,
     private_key: PrivateKeyOption = None,
@@ -78,14 +82,15 @@ def classify(
     from services.client import Client, Identity
 
     identity = Identity(token, certificate, private_key)
-    with Client(server, keys, authority, insecure, passphrase, identity=identity) as client:
+    with Client(server, keys, authority, insecure, passphrase, identity=identity, truncate=truncate) as client:
         result = client.classify(text, second)
     if as_json:
         print_json(asdict(result))
         return
     answer = result.label or f"{result.logits[0]:.2f}"  # a regression's only logit is its score
     console.print(f"[bold]{answer}[/bold]  " + "  ".join(f"{k} {v:.3f}" for k, v in result.probabilities.items()))
+    left_out = f" ({result.cut} more were cut)" if result.cut else ""
     console.print(
-        f"{result.tokens} tokens; server {result.timings['server']:.1f} s; {result.bytes_up / 1e6:.1f} MB up",
+        f"{result.tokens} tokens{left_out}; server {result.timings['server']:.1f} s; {result.bytes_up / 1e6:.1f} MB up",
         style="dim",
     )

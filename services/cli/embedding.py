@@ -20,6 +20,7 @@ from services.cli.client import (
     PrivateKeyOption,
     ServerOption,
     TokenOption,
+    TruncateOption,
 )
 from services.cli.common import JsonOption, console, error_console, one_line_errors, print_json
 
@@ -59,6 +60,7 @@ def embed(
     authority: AuthorityOption = None,
     insecure: InsecureOption = False,
     passphrase: PassphraseOption = None,
+    truncate: TruncateOption = False,
     token: TokenOption = None,
     certificate: CertificateOption = None,
     private_key: PrivateKeyOption = None,
@@ -74,7 +76,7 @@ def embed(
         raise ValueError("nothing to embed: give texts, or a file with --file")
     identity = Identity(token, certificate, private_key)
     with (
-        Client(server, keys, authority, insecure, passphrase, identity=identity) as client,
+        Client(server, keys, authority, insecure, passphrase, identity=identity, truncate=truncate) as client,
         _progress(as_json) as bar,
     ):
         _prepare(client, bar)
@@ -97,6 +99,9 @@ def embed(
     for text, vector in zip(wanted, vectors, strict=True):
         shown = " ".join(f"{value:+.3f}" for value in vector[:6])
         console.print(f"{text}  [dim]{shown} … ({len(vector)} features)[/dim]", soft_wrap=True)
+    shortened = sum(one.cut > 0 for one in found)
+    if shortened:
+        console.print(f"{shortened} of {len(found)} texts were too long and are cut", style="dim")
     console.print(f"{len(found)} texts; {cost['seconds']:.1f} s, {cost['bytes_up'] / 1e6:.1f} MB up", style="dim")
 
 
@@ -116,6 +121,7 @@ def search(
     authority: AuthorityOption = None,
     insecure: InsecureOption = False,
     passphrase: PassphraseOption = None,
+    truncate: TruncateOption = False,
     token: TokenOption = None,
     certificate: CertificateOption = None,
     private_key: PrivateKeyOption = None,
@@ -133,7 +139,7 @@ def search(
     identity = Identity(token, certificate, private_key)
     started = time.perf_counter()
     with (
-        Client(server, keys, authority, insecure, passphrase, identity=identity) as client,
+        Client(server, keys, authority, insecure, passphrase, identity=identity, truncate=truncate) as client,
         _progress(as_json) as bar,
     ):
         _prepare(client, bar)

@@ -74,6 +74,8 @@ class Client:
     on_progress: Progress = lambda _phase, _done, _total: None
     identity: Identity = field(default_factory=Identity)
     retries: Retries = field(default_factory=Retries)
+    truncate: bool = False
+    """Cut a text at what the largest bucket holds, as in training, instead of refusing it; `Result.cut` says how much."""
     keep_evaluation_keys: bool = True
     """Keep what was uploaded on this disk too (half a gigabyte for the shipped model), to send it again as it is."""
     allow_insecure_test: bool = False
@@ -89,7 +91,9 @@ class Client:
         )
         try:
             files = self.retries.run(self._fetch_model)
-            self.session = Session(self.key_directory, files, allow_insecure_test=self.allow_insecure_test)
+            self.session = Session(
+                self.key_directory, files, truncate=self.truncate, allow_insecure_test=self.allow_insecure_test
+            )
         except Exception:
             self._connection.close()
             raise
@@ -159,6 +163,7 @@ class Client:
         return Embedding(
             vector=(answer.outputs / _length(answer.outputs)).astype(np.float32),
             tokens=answer.prepared.tokens,
+            cut=answer.prepared.cut,
             bucket=answer.prepared.bucket,
             timings=answer.timings,
             bytes_up=answer.bytes_up,
@@ -184,7 +189,7 @@ class Client:
             raise ValueError(f"this server's model is for {kind}: call {call}")
 
     def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
-        """Token ids and token types, special tokens included."""
+        """Token ids and token types, special tokens included, cut if this client truncates."""
         return self.session.tokenise(text, second)
 
     def prepare(self) -> None:
@@ -381,6 +386,7 @@ def _result(answer: _Answer, labels: tuple[str, ...]) -> Result:
         probabilities=dict(zip(labels, probabilities.tolist(), strict=True)) if labels else {},
         logits=tuple(logits.tolist()),
         tokens=answer.prepared.tokens,
+        cut=answer.prepared.cut,
         bucket=answer.prepared.bucket,
         timings=answer.timings,
         bytes_up=answer.bytes_up,

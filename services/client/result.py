@@ -39,6 +39,8 @@ class Result:
     probabilities: dict[str, float]
     logits: tuple[float, ...]
     tokens: int
+    cut: int
+    """Tokens of the text that were left out, by a client that truncates."""
     bucket: int
     timings: dict[str, float]
     """Seconds: encrypt, server (the program alone), round_trip, decrypt."""
@@ -65,6 +67,8 @@ class Embedding:
     vector: NDArray[np.float32] = field(repr=False)
     """[features], of unit length."""
     tokens: int
+    cut: int
+    """Tokens of the text that were left out, by a client that truncates."""
     bucket: int
     timings: dict[str, float]
     """As of a Result."""

@@ -18,6 +18,7 @@ from he_runtime.wire.ciphertexts import SeededCiphertext, read_result_ciphertext
 from he_runtime.wire.message import Binding
 from services import self_test
 from services.client.errors import AnswerError, ClientError, OutOfRangeError, SelfTestError, TextTooLongError
+from services.truncation import tokenizer_cutting_at
 
 SELF_TEST_TOLERANCE = 2.0**-7
 """Of a result of order 1: noise is below 2^-12, and a wrong or damaged key gives numbers of order 2^40."""
@@ -30,6 +31,8 @@ class Prepared:
     """A text ready to be encrypted."""
 
     tokens: int
+    cut: int
+    """Tokens that the text had beyond these."""
     bucket: int
     slots: Mapping[str, NDArray[np.complex128]]
     """Input name -> slots."""
@@ -38,8 +41,13 @@ class Prepared:
 class Session:
     """One model as a client sees it."""
 
-    def __init__(self, directory: Path, files: Mapping[str, bytes], *, allow_insecure_test: bool) -> None:
-        """Check and store the public half that a server sent. AnswerError when it is not usable."""
+    def __init__(
+        self, directory: Path, files: Mapping[str, bytes], *, truncate: bool = False, allow_insecure_test: bool
+    ) -> None:
+        """Check and store the public half that a server sent. AnswerError when it is not usable.
+
+        truncate: cut a text at what the largest bucket holds, as in training, where else it is refused.
+        """
         try:
             plan = json.loads(files["plan.json"])
             self.plan = ClientPlan.from_json(plan, allow_insecure_test=allow_insecure_test)
@@ -51,15 +59,17 @@ class Session:
             self.model = ClientHalf.open(half)
         except (KeyError, ValueError, BundleError, HERuntimeError) as error:
             raise AnswerError(f"the server's public half is not usable: {error}") from None
-        self._tokenizer = Tokenizer.from_file(str(half / "tokenizer.json"))
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._whole = Tokenizer.from_file(str(half / "tokenizer.json"))
+        self._whole.no_padding()
+        self._whole.no_truncation()
+        most = min(max(self.plan.buckets), self.model.config.architecture.positions)
+        self._cutting = tokenizer_cutting_at(half / "tokenizer.json", most) if truncate else self._whole
         self.binding = Binding(self.plan.parameters, self.plan.program_digest)
         self.seal = SealClient(self.plan.parameters)
 
     def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
-        """Token ids and token types, special tokens included."""
-        encoding = self._tokenizer.encode(text, second)
+        """Token ids and token types, special tokens included, cut if this session cuts."""
+        encoding = self._cutting.encode(text, second)
         return list(encoding.ids), list(encoding.type_ids)
 
     def prepare(self, text: str, second: str | None = None) -> Prepared:
@@ -74,8 +84,9 @@ class Session:
         except RangeError as error:
             raise OutOfRangeError(str(error)) from None
         except ValueError as error:
-            raise TextTooLongError(str(error)) from None
-        return Prepared(len(ids), bucket, self.plan.pack(bucket, embedded))
+            raise TextTooLongError(f"{error}, or have the client truncate it") from None
+        cut = len(self._whole.encode(text, second)) - len(ids)
+        return Prepared(len(ids), cut, bucket, self.plan.pack(bucket, embedded))
 
     def encrypt(self, secret: SecretKey, prepared: Prepared) -> dict[str, bytes]:
         """Input name -> message. Fresh randomness at every call: nothing is ever sent twice."""

@@ -26,11 +26,13 @@ from services.client import (
     RoomError,
     SelfTestError,
     ServerError,
+    TextTooLongError,
     UnreachableError,
     errors,
 )
 from services.client.errors import server_error
 from services.client.testing import FakeServer
+from services.truncation import truncating_tokenizer
 from tests.bundles import write_small_bundle
 from tests.services.tiny import eventually
 
@@ -62,6 +64,21 @@ def count(server: FakeServer, method: str) -> int:
 def test_the_fake_server_answers_as_the_model_does(client: Client, bundle: Path) -> None:
     plain = plain_logits(Bundle.open(bundle).weights(), client.model.embed(*client.tokenise(TEXT)))
     np.testing.assert_allclose(client.classify(TEXT).logits, plain, rtol=0, atol=1e-3)
+
+
+def test_a_client_that_truncates_answers_for_what_training_would_see(
+    server: FakeServer, bundle: Path, tmp_path: Path
+) -> None:
+    long = "good film was the bad " * 3
+    wanted = truncating_tokenizer(Bundle.open(bundle)).encode(long)
+    with server.client(tmp_path / "keys", truncate=True) as client:
+        result = client.classify(long)
+        plain = plain_logits(Bundle.open(bundle).weights(), client.model.embed(list(wanted.ids), list(wanted.type_ids)))
+        assert client.classify(TEXT).cut == 0
+    np.testing.assert_allclose(result.logits, plain, rtol=0, atol=1e-3)
+    assert (result.tokens, result.cut) == (8, 15 + 2 - 8)
+    with server.client(tmp_path / "keys") as client, pytest.raises(TextTooLongError, match=r"at most 8.*truncate"):
+        client.classify(long)
 
 
 def test_what_is_passing_is_repeated_under_fresh_randomness(server: FakeServer, client: Client, monkeypatch) -> None:
@@ -196,12 +213,12 @@ def test_the_tree_drawn_in_the_file_is_the_tree() -> None:
 
 
 def test_only_rounded_numbers_are_shared() -> None:
-    result = Result("positive", {"negative": 0.123456, "positive": 0.876544}, (0.1, 2.06), 4, 8, {}, 1, 1)
+    result = Result("positive", {"negative": 0.123456, "positive": 0.876544}, (0.1, 2.06), 4, 0, 8, {}, 1, 1)
     shared = result.share(4)
     assert shared.probabilities == {"negative": 0.125, "positive": 0.875}
     assert not hasattr(shared, "logits")
     assert shared.score is None
-    assert Result("", {}, (3.14159,), 4, 8, {}, 1, 1).share(3).score == 3.125
+    assert Result("", {}, (3.14159,), 4, 0, 8, {}, 1, 1).share(3).score == 3.125
     with pytest.raises(ValueError, match="noise of the encryption"):
         result.share(30)
 

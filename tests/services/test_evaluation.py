@@ -42,7 +42,7 @@ def write_pairs(directory: Path) -> Path:
 @contextlib.contextmanager
 def fake(directory: Path) -> Iterator[Client]:
     """A real client of a server on a ring that hides nothing."""
-    with FakeServer(directory) as server, server.client(directory.parent / "keys") as client:
+    with FakeServer(directory) as server, server.client(directory.parent / "keys", truncate=True) as client:
         yield client
 
 
@@ -59,8 +59,7 @@ def test_a_regression_of_pairs_agrees_in_the_clear_simulated_and_encrypted(tmp_p
         assert found["agree"] == 100
         # A fresh encryption's noise is 3.2·sqrt(N) at a scale of 2^45 at least, grown through two squares of values below 10.
         assert found["max_logit_error"] < 1e-3
-    assert (encrypted["count"], encrypted["too_long"]) == (3, 1)  # the client cuts no text
-    assert plain["count"] == simulated["count"] == 4
+        assert found["count"] == 4  # one of them is too long for a bucket, and cut in all three
 
 
 def test_a_stopped_evaluation_resumes_and_changed_data_is_asked_anew(tmp_path: Path) -> None:
