@@ -62,6 +62,7 @@ def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: L
     if epochs == 0:
         return
     model.train()
+    torch.manual_seed(lesson.seed)
     schedule = Schedule(epochs, recipe.batch, stage.learning_rate)
     generator = random.Random(lesson.seed)
     exact_only = not before and not stage.replaces

@@ -13,6 +13,7 @@ A stage whose metrics.json carries the identity it should have (a digest of ever
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ from thex.evaluation import predict
 from thex.export import calibrate_and_export
 from thex.precision import choose_device
 from thex.progress import Progress, silent
-from thex.recipes import Stage, ratios
+from thex.recipes import Operation, Stage, ratios
 from thex.runs import Run, RunConfig, identity_of, keep, kept_metrics, measured
 from thex.stages import Lesson, learn, start_replacements
 from thex.starting import starting_point
@@ -58,8 +59,13 @@ def run_recipe(
     recipe = config.recipe
     chosen = length_weighted_subset(run.train, recipe.sentences, SUBSET_CAP, SUBSET_POWER, SUBSET_SEED)
     subset = run.train.subset(chosen)
-    texts, teacher = (subset, None) if only_finished else _texts_and_teacher(run, subset)
-    lesson = Lesson(recipe, texts, teacher, None, config.seed, run.device, progress)
+    # What stages learn from is made when the first of them has to run: a run that is whole needs none of it.
+    taught = functools.cache(lambda: _texts_and_teacher(run, subset))
+
+    def lesson(exact: Encoder | None) -> Lesson:
+        texts, teacher = taught()
+        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
+
     taught_by = _teacher_of(run)
     base = identity_of({
         "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
@@ -79,23 +85,22 @@ def run_recipe(
             exact,
             EXACT,
             None,
-            lambda: learn(exact, recipe.finetune, (), lesson),
+            lambda: learn(exact, recipe.finetune, (), lesson(None)),
         )
     ]
     exact_dev = predict(exact.eval(), run.dev, EXACT)
-    lesson = Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
     model = Encoder(exact.config, recipe.replacements).to(run.device)
     model.load_state_dict({**model.state_dict(), **_exact_part(exact)})
-    if not only_finished:
-        start_replacements(model, replace(lesson, data=subset))
     identity = identity_of({"before": identity, "replacements": recipe.replacements.model_dump()})
     for number, stage in enumerate(recipe.stages):
         before = recipe.replaced_after(number)
         identity = identity_of({"before": identity, "stage": stage.model_dump()})
         place = f"{recipe.name}/{stage.name}"
 
-        def work_of(stage: Stage = stage, before: Any = before) -> None:
-            learn(model, stage, before, lesson)
+        def work_of(number: int = number, stage: Stage = stage, before: tuple[Operation, ...] = before) -> None:
+            if number == 0:
+                start_replacements(model, replace(lesson(exact), data=subset))
+            learn(model, stage, before, lesson(exact))
 
         rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of))
     rows.append(calibrate_and_export(run, model, exact, exact_dev, identity, bundle))
@@ -162,7 +167,6 @@ def _stage(
         return kept
     run.may_run(place)
     started = time.monotonic()
-    torch.manual_seed(run.config.seed)
     work()
     model.eval()
     row = {

@@ -1,6 +1,7 @@
 """Altered texts: what they are made of, and a student that learns from a teacher's answers to them."""
 
 import itertools
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,12 @@ def test_the_teacher_answers_altered_texts_once(tmp_path: Path) -> None:
     before = kept.read_bytes()
     kept.unlink()
     (kept.parent / "model.safetensors").unlink()
-    run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run")
+    whole = run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run")
     assert kept.read_bytes() == before
+    # A run that is whole asks nobody.
+    shutil.rmtree(tmp_path / "run" / "teachers")
+    assert run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run") == whole
+    assert not (tmp_path / "run" / "teachers").exists()
 
 
 def test_a_small_task_has_a_least_number_of_altered_texts() -> None:
