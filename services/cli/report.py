@@ -37,7 +37,7 @@ def report(
     import sys
 
     from benchmarks.machine import machine
-    from services.report.rows import Row, Wanted, collect
+    from services.report.rows import Collected, Wanted, collect
     from services.report.write import write_report, write_results
     from thex.progress import bars
     from thex.recipes import find_recipe
@@ -61,13 +61,13 @@ def report(
     )
     facts = {"command": shlex.join(["thex", *sys.argv[1:]]), "machine": machine()}
 
-    def save(rows: list[Row]) -> None:
-        write_results(rows, facts, out)
+    def save(so_far: Collected) -> None:
+        write_results(so_far.rows, so_far.left_out, facts, out)
 
     with bars() as progress:
-        rows = collect(wanted, progress, save)
-    written = write_report(rows, facts, out)
+        found = collect(wanted, progress, save)
+    written = write_report(found.rows, found.left_out, facts, out)
     if as_json:
-        print_json({"files": [str(path) for path in written], "rows": len(rows)})
+        print_json({"files": [str(path) for path in written], "rows": len(found.rows), "left_out": found.left_out})
     else:
         console.print("\n".join(str(path) for path in written))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,32 @@ class Wanted:
             yield task, encoder, seed, recipe
 
 
-def collect(wanted: Wanted, progress: Progress, save: Callable[[list[Row]], None]) -> list[Row]:
-    """All rows; runs what is missing. save is called with the rows so far after every run."""
-    rows: list[Row] = []
+@dataclass
+class Collected:
+    """What a report shows. left_out: a line for each run, or mode of one, that has no rows, and why."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def collect(wanted: Wanted, progress: Progress, save: Callable[[Collected], None]) -> Collected:
+    """All rows; runs what is missing. save is called with what is there after every run."""
+    collected = Collected()
     for task, encoder, seed, recipe in wanted.runs():
         config = RunConfig(encoder=encoder, recipe=recipe, seed=seed, teacher=wanted.teacher, device=wanted.device)
         try:
-            rows += _run(wanted, config, wanted.data / task, progress)
+            _run(wanted, config, wanted.data / task, progress, collected)
         except NotFinishedError as error:  # only where nothing may run
-            progress(str(error), 0, 1)
-        save(rows)
-    return rows
+            collected.left_out.append(f"{_name(task, config)}: {error}")
+        save(collected)
+    return collected
 
 
-def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> list[Row]:
+def _name(task: str, config: RunConfig) -> str:
+    return f"{task}, {Path(config.encoder).name}, {config.recipe.name}, seed {config.seed}"
+
+
+def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, collected: Collected) -> None:
     task = task_of(data)
     stages = run_recipe(config, data, wanted.work, progress=progress, only_finished=wanted.only_finished)
     main = next(iter(stages[0]["metrics"]))
@@ -82,7 +94,7 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> l
             **more,
         }
 
-    rows = []
+    rows: list[Row] = []
     for stage in stages:
         step = "exact" if stage["step"] == config.recipe.finetune.name else stage["step"]
         extra = {name: stage[name] for name in ("agreement_exact", "largest", "seconds", "metrics")}
@@ -115,7 +127,7 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> l
                 )
                 same = evaluate(bundle, data, "plain", limit=limit, answers=wanted.work / "answers")
             except NothingToMeasureError as error:
-                progress(f"{task.name} {mode}: {error}", 0, 1)
+                collected.left_out.append(f"{_name(task.name, config)}, {mode}: {error}")
                 continue
             rows.append(
                 row(
@@ -129,7 +141,7 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress) -> l
                     seconds_per_example=found["seconds_per_example"],
                 )
             )
-    return rows
+    collected.rows += rows
 
 
 def majority(task: Task, data: Path) -> float:

@@ -19,19 +19,20 @@ STYLE = (
 )
 
 
-def write_results(rows: Sequence[Row], facts: dict[str, Any], directory: Path) -> None:
-    """results.json, whole or as before."""
+def write_results(rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, Any], directory: Path) -> None:
+    """results.json, whole or as before. left_out: what is wanted and not there, a line each."""
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / "results.part"
-    partial.write_text(json.dumps({**facts, "rows": list(rows)}, indent=1) + "\n", encoding="utf-8")
+    document = {**facts, "left_out": list(left_out), "rows": list(rows)}
+    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     partial.replace(directory / "results.json")
 
 
-def write_report(rows: Sequence[Row], facts: dict[str, Any], directory: Path) -> list[Path]:
+def write_report(rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, Any], directory: Path) -> list[Path]:
     """All files; their paths. ValueError without rows."""
     if not rows:
         raise ValueError("there are no rows to report")
-    write_results(rows, facts, directory)
+    write_results(rows, left_out, facts, directory)
     figures = draw(rows, directory)
     markdown, page = [f"# {_title(rows)}", "", _origin(facts)], [f"<h1>{html.escape(_title(rows))}</h1>"]
     page.append(f"<p>{html.escape(_origin(facts))}</p>")
@@ -41,6 +42,10 @@ def write_report(rows: Sequence[Row], facts: dict[str, Any], directory: Path) ->
             continue
         markdown += ["", f"## {title}", "", EXPLANATIONS[title], "", *_markdown(table)]
         page += [f"<h2>{html.escape(title)}</h2><p>{html.escape(EXPLANATIONS[title])}</p>", _html(table)]
+    if left_out:
+        markdown += ["", "## Left out", "", *(f"- {line}" for line in left_out)]
+        items = "".join(f"<li>{html.escape(line)}</li>" for line in left_out)
+        page.append(f"<h2>Left out</h2><ul>{items}</ul>")
     for figure in figures:
         markdown += ["", f"![{figure.stem}]({figure.name})"]
         encoded = base64.b64encode(figure.read_bytes()).decode()

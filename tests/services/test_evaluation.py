@@ -132,16 +132,20 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     data = write_task(tmp_path / "SST-2").parent
     wanted = Wanted(data, tmp_path / "work", ("SST-2",), ("1x64",), (QUICK,), (0, 1), None, 2, 0)
     saved: list[int] = []
-    rows = collect(wanted, lambda _stage, _done, _total: None, lambda so_far: saved.append(len(so_far)))
+    rows = collect(wanted, lambda _stage, _done, _total: None, lambda so_far: saved.append(len(so_far.rows))).rows
     assert [row["step"] for row in rows] == ["exact", "all", "calibrate", "simulated"] * 2
     assert saved == [4, 8]
-    again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None)
-    assert again == rows
+    again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _so_far: None)
+    assert (again.rows, again.left_out) == (rows, [])
     more = dataclasses.replace(wanted, seeds=(0, 1, 2), simulated=None, encrypted=None, only_finished=True)
-    assert collect(more, lambda *_: None, lambda _rows: None) == rows
+    finished = collect(more, lambda *_: None, lambda _so_far: None)
+    assert finished.rows == rows
+    (missing,) = finished.left_out
+    assert missing.startswith("SST-2, 1x64, quick, seed 2: ")
     other = QUICK.model_copy(update={"dropout": 0.5})  # of the same name: what is there is not this recipe's, and stays
-    assert not collect(dataclasses.replace(more, recipes=(other,)), lambda *_: None, lambda _rows: None)
-    assert collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _rows: None) == rows
+    assert not collect(dataclasses.replace(more, recipes=(other,)), lambda *_: None, lambda _so_far: None).rows
+    unchanged = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _so_far: None)
+    assert unchanged.rows == rows
     header, line = by_step(rows)
     assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
     assert "±" in line[5]
@@ -149,8 +153,10 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert majority(find_task("SST-2"), data / "SST-2") == 50
     assert mean_drops(rows)[1][2] == "1"
     facts = {"command": "thex report", "machine": {"cores": 1, "processor": "<test>"}}
-    files = write_report(rows, facts, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == rows
+    files = write_report(rows, finished.left_out, facts, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (written["rows"], written["left_out"]) == (rows, [missing])
+    assert f"- {missing}" in (tmp_path / "out" / "report.md").read_text()
     page = (tmp_path / "out" / "report.html").read_text()
     assert "&lt;test&gt;" in page
     assert page.count("<img") == sum(path.suffix == ".png" for path in files) == 2
