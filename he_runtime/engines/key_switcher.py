@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.engines.numba_tables import DivisionTables, LevelTables, level_tables
+from he_runtime.engines.numba_tables import Conversion, DivisionTables, LevelTables, level_tables
 from he_runtime.engines.packed_key import PackedKey
 from he_runtime.engines.row_threads import RowThreads, Scratch
 from he_runtime.errors import PlanError
@@ -78,8 +78,8 @@ class KeySwitcher:
     def _lift(self, extended: Array, coefficients: Array, tables: LevelTables) -> None:
         """Fill the rows of `extended` that are not a digit's own, from the digits' coefficients."""
         for digit, (start, stop) in enumerate(itertools.pairwise(tables.digit_starts)):
-            weights = tables.conversion[digit]
-            self._convert(coefficients[start:stop], weights, tables.rows, extended[digit], skip=(start, stop))
+            conversion = tables.conversion[digit]
+            self._convert(coefficients[start:stop], conversion, tables.rows, extended[digit], skip=(start, stop))
         transforms = self.transforms
         self.rows.each(
             len(tables.rows),
@@ -135,7 +135,7 @@ class KeySwitcher:
         result = np.empty((2, kept, n))
         dropped = self._dropped(parts, divide)
         if len(divide.sources) == 1:
-            only, down = dropped.reshape(2, n), divide.down[:, 0].copy()
+            only, down = dropped.reshape(2, n), divide.down.weights[:, 0].copy()
 
             def rescale(first: int, last: int) -> None:
                 row = self.scratch.array("row", (n,))
@@ -190,13 +190,19 @@ class KeySwitcher:
         return remainders, quotient
 
     def _convert(
-        self, sources: Array, weights: Array, tables: NDArray[np.int64], out: Array, skip: tuple[int, int] = (0, 0)
+        self,
+        sources: Array,
+        conversion: Conversion,
+        tables: NDArray[np.int64],
+        out: Array,
+        skip: tuple[int, int] = (0, 0),
     ) -> None:
+        weights, anchors = conversion.weights, conversion.anchors
         blocks = -(-self.parameters.ring_degree // division.BLOCK)
         self.rows.each(
             blocks,
             lambda first, last: division.convert_rows(
-                sources, weights, first, last, *skip, tables, self.transforms.primes, out
+                sources, weights, anchors, first, last, *skip, tables, self.transforms.primes, out
             ),
         )
 

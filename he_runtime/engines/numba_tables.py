@@ -1,12 +1,13 @@
 """Constants of the numba engine at one level: what key switching and division multiply with."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import centred
+from he_runtime.kernels.arithmetic import anchor_for, centred
 from he_runtime.parameters import Parameters
 
 Array = NDArray[np.float64]
@@ -14,17 +15,25 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """From some primes to others. weights [targets, sources]; anchors [targets]: where the sums of `convert_rows` start."""
+
+    weights: Array
+    anchors: Array
+
+
+@dataclass(frozen=True)
 class DivisionTables:
     """Dropping some primes, as `kernels.division` wants it.
 
     sources, tables: row of each dropped prime among the rows modulo QP of this level, and among all primes; factors [dropped];
-    down [kept rows, dropped]; scale [kept rows].
+    down: to the kept rows; scale [kept rows].
     """
 
     sources: Integers
     tables: Integers
     factors: Array
-    down: Array
+    down: Conversion
     scale: Array
 
 
@@ -35,8 +44,8 @@ class LevelTables:
     rows: Integers
     digit_starts: Integers
     gadget: Array
-    conversion: tuple[Array, ...]
-    """For each digit [QP rows, its primes]: Q_j/q_i modulo the target prime."""
+    conversion: tuple[Conversion, ...]
+    """Of each digit, from its primes to all QP rows: Q_j/q_i modulo the target prime."""
     special: DivisionTables
     """Division by P of values that carry 1/P modulo Q."""
     rescale: DivisionTables | None
@@ -58,7 +67,8 @@ def level_tables(parameters: Parameters, level: int) -> LevelTables:
         for i, p in enumerate(digit):
             gadget[starts[j] + i] = centred(pow(product // p, -1, p) * pow(n, -1, p), p)
         targets = [parameters.all_primes[row] for row in rows]
-        conversion.append(np.array([[centred(product // p, q) for p in digit] for q in targets], np.float64))
+        weights = np.array([[centred(product // p, q) for p in digit] for q in targets], np.float64)
+        conversion.append(Conversion(weights, _anchors(digit, targets)))
     special = list(range(level + 1, len(rows)))
     return LevelTables(
         np.array(rows, np.int64),
@@ -81,16 +91,18 @@ def _division(parameters: Parameters, rows: list[int], sources: list[int], kept:
         centred((pow(product // d, -1, d) if d in special else 1) * pow(n, -1, d), d)
         for d in dropped
     ]
-    down = np.zeros((kept, len(dropped)))
-    scale = np.ones(kept)
-    for t in range(kept):
-        q = parameters.primes[t]
-        down[t] = [centred(-pow(d, -1, q), q) for d in dropped]
-        scale[t] = centred(pow(chain, -1, q), q)
+    targets = parameters.primes[:kept]
+    down = np.array([[centred(-pow(d, -1, q), q) for d in dropped] for q in targets], np.float64)
+    scale = np.array([centred(pow(chain, -1, q), q) for q in targets], np.float64)
     return DivisionTables(
         np.array(sources, np.int64),
         np.array([rows[source] for source in sources], np.int64),
         np.array(factors, np.float64),
-        down,
+        Conversion(down, _anchors(dropped, targets)),
         scale,
     )
+
+
+def _anchors(sources: Sequence[int], targets: Sequence[int]) -> Array:
+    """Of sums over the sources of a value below its prime times a centred weight."""
+    return np.array([anchor_for(sum(sources) * q / 2) for q in targets])

@@ -8,6 +8,7 @@ A sum of products is reduced once, at its end: `accumulate` keeps it as two exac
 where `multiply` takes four, and `settle` reduces it.
 """
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -28,7 +29,15 @@ def anchor_of(prime: int) -> float:
     exact in sum for 64 products: 2^(6 + 2·45 + 9 - 53) = 2^52 at the largest b, 45. A sum that goes on from a settled one counts
     that one's size too, so results that are summed again are reduced first.
     """
-    return float(1.5 * 2.0 ** (2 * prime.bit_length() + ANCHOR_MARGIN_BITS))
+    return anchor_for(2.0 ** (2 * prime.bit_length() + ANCHOR_MARGIN_BITS - 1))
+
+
+def anchor_for(largest_sum: float) -> float:
+    """Where `accumulate` starts a sum of products that stays within ±largest_sum: in the middle of a power of two twice as large.
+
+    For sums whose a's are of larger primes than p, which `anchor_of` does not allow for.
+    """
+    return float(1.5 * 2.0 ** (math.ceil(math.log2(largest_sum)) + 1))
 
 
 @intrinsic
@@ -53,7 +62,7 @@ def rint(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
 
 @njit(**INLINE)
 def multiply_constant(a: float, w: float, w_over_p: float, p: float) -> Any:
-    """a·w mod p, |result| about p at most, for a constant w with w/p at hand."""
+    """a·w mod p, |result| below p, for a constant w with w/p at hand."""
     h = a * w
     q = rint(a * w_over_p)
     return fma(-q, p, h) + fma(a, w, -h)

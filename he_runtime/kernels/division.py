@@ -75,6 +75,7 @@ def _convert(sources: Array, start: int, w: Array, p: float, inverse_p: float, a
 def convert_rows(
     sources: Array,
     weights: Array,
+    anchors: Array,
     first: int,
     last: int,
     skip_from: int,
@@ -85,8 +86,9 @@ def convert_rows(
 ) -> None:
     """out[t] = sum over k of sources[k]·weights[t, k] modulo the prime of row tables[t], for blocks first to last of a row.
 
-    sources [count, N], weights [targets, count], out [targets, N]; targets skip_from to skip_to are left alone. All targets of a
-    block are made while its sources lie in the second cache: row by row they would be read anew for each target.
+    sources [count, N], weights [targets, count], anchors [targets], which depend on the sources' primes too, out [targets, N];
+    targets skip_from to skip_to are left alone. All targets of a block are made while its sources lie in the second cache: row
+    by row they would be read anew for each target.
     """
     block = min(BLOCK, out.shape[1])
     for start in range(first * block, last * block, block):
@@ -94,7 +96,7 @@ def convert_rows(
             if t < skip_from or t >= skip_to:
                 row = tables[t]
                 target = out[t, start : start + block]
-                _convert(sources, start, weights[t], primes[row, 0], primes[row, 1], primes[row, 2], target)
+                _convert(sources, start, weights[t], primes[row, 0], primes[row, 1], anchors[t], target)
 
 
 @njit(**KERNEL)

@@ -14,7 +14,7 @@ from he_runtime.engines.plain import PlainEngine
 from he_runtime.engines.seal_engine import SealEngine
 from he_runtime.errors import KeyMissingError, PlanError
 from he_runtime.execution import encode_constants, run
-from he_runtime.parameters import make_parameters
+from he_runtime.parameters import ChainShape, make_parameters
 from he_runtime.plain_model import logits as plain_logits
 from he_runtime.program import RELINEARISATION, conjugation_element, galois_element
 from he_runtime.seal import SealClient
@@ -293,3 +293,26 @@ def test_complex_plaintexts(rig: Rig, length: int) -> None:
 def test_another_scale_divides_the_values(rig: Rig) -> None:
     halved = rig.engine.at_scale(rig.encrypt(vector(1)), 2 * SCALE)
     np.testing.assert_allclose(rig.decrypt(halved), vector(1) / 2, rtol=0, atol=rig.tolerance)
+
+
+@pytest.mark.parametrize(("scale_bits", "digit_size"), [(30, 12), (31, 16), (33, 13), (34, 6), (35, 5)])
+def test_chains_of_small_primes_beside_large_special_ones(scale_bits: int, digit_size: int) -> None:
+    """What deep models are computed with: a sum that overflows there is wrong by half a modulus, not by noise."""
+    parameters = make_parameters(
+        1024, 2 * digit_size, insecure_test=True, shape=ChainShape(scale_bits=scale_bits, digit_size=digit_size)
+    )
+    client, engine, level = SealClient(parameters), NumbaEngine(parameters), parameters.maximum_level
+    secret = client.generate_secret_key()
+    wanted = {RELINEARISATION: level, galois_element(5, parameters): level}
+    for key in make_evaluation_keys(client, secret, wanted):
+        engine.load_key(key.galois_element, key.level, key.digits)
+    slots, tolerance = vector(1), engine_tolerance(parameters)
+    fresh = client.encrypt(secret, slots, level, parameters.scale)
+    assert fresh.seed is not None
+    ciphertext = engine.from_seeded(fresh.seed, fresh.rows[0], parameters.scale)
+    (rotated,) = engine.rotate(ciphertext, [5])
+    product = engine.multiply([ciphertext, rotated], [rotated, rotated])
+    turned = np.roll(slots, -5)
+    for found, expected in ((rotated, turned), (product, slots * turned + turned * turned)):
+        decrypted = client.decrypt_complex(secret, engine.to_rows(found), found.scale)
+        np.testing.assert_allclose(decrypted, expected, rtol=0, atol=8 * tolerance)

@@ -1,0 +1,44 @@
+"""Conversions from some primes to others against Python integers, for every shape of chain that a planner may choose."""
+
+import numpy as np
+import pytest
+
+from he_runtime.engines.numba_tables import Conversion, level_tables
+from he_runtime.kernels.division import BLOCK, convert_rows
+from he_runtime.kernels.transform import make_tables
+from he_runtime.parameters import SHAPES, ChainShape, Parameters, make_parameters
+
+ENTRIES = 48
+
+
+def converted(parameters: Parameters, sources: np.ndarray, conversion: Conversion, rows: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(rows), sources.shape[1]))
+    primes = make_tables(parameters.all_primes, 16).primes
+    blocks = -(-sources.shape[1] // BLOCK)
+    convert_rows(sources, conversion.weights, conversion.anchors, 0, blocks, 0, 0, rows, primes, out)
+    return out
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.scale_bits}-{shape.digit_size}")
+def test_every_conversion_of_a_chain_is_exact(shape: ChainShape) -> None:
+    """Special primes are larger than the chain's: sums of their values need more room than those of one prime's."""
+    parameters = make_parameters(2048, 2 * shape.digit_size, insecure_test=True, shape=shape)
+    level = parameters.maximum_level
+    tables = level_tables(parameters, level)
+    generator = np.random.default_rng(shape.digit_size)
+    digits = zip(parameters.digits(level), tables.conversion, strict=True)
+    conversions = [(tuple(digit), conversion, tables.rows) for digit, conversion in digits]
+    conversions.append((parameters.special_primes, tables.special.down, np.arange(level + 1)))
+    for primes, conversion, rows in conversions:
+        bounds = np.array(primes)[:, None] - 1
+        sources = generator.integers(-bounds, bounds, (len(primes), ENTRIES), endpoint=True)
+        sources[:, :8] = np.sign(sources[:, :8]) * bounds  # the largest there are
+        sources[:, 8] = bounds[:, 0] * np.sign(conversion.weights[0])  # all of one sign
+        out = converted(parameters, sources.astype(np.float64), conversion, rows)
+        for t, row in enumerate(rows):
+            q = parameters.all_primes[row]
+            weights = [int(w) for w in conversion.weights[t]]
+            for i in range(ENTRIES):
+                wanted = sum(int(x) * w for x, w in zip(sources[:, i], weights, strict=True))
+                assert out[t, i] == int(out[t, i])
+                assert (int(out[t, i]) - wanted) % q == 0
