@@ -1,56 +1,48 @@
-"""Making things in a thread while the ones before are sent."""
+"""Making things by threads while the ones before are sent."""
 
 import contextlib
-import queue
+import itertools
 import threading
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import TypeVar
 
+Input = TypeVar("Input")
 Item = TypeVar("Item")
-POLL_SECONDS = 0.1
 
 
 @contextlib.contextmanager
-def made_ahead(items: Iterable[Item], depth: int) -> Iterator[Iterator[Item]]:
-    """Iterate over `items` in a thread, at most `depth` finished ones ahead of the reader; the thread ends with the block.
+def made_ahead(
+    make: Callable[[Input], Item], inputs: Iterable[Input], *, threads: int, depth: int
+) -> Iterator[Iterator[Item]]:
+    """Iterate over make(input) of each input, in order; at most `depth` of them finished or in hand ahead of the reader.
 
-    What making an item raises is raised where the item would have come.
+    What making an item raises is raised where the item would have come. Block and threads end together, wherever the reader is:
+    it may be a thread of its own, and finds no more items then.
     """
-    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="made-ahead")
+    remaining, pending = iter(inputs), deque[Future[Item]]()
+    ending, ended = threading.Lock(), threading.Event()
 
-    def put(item: Item | None, error: BaseException | None) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                made.put((item, error), timeout=POLL_SECONDS)
-                return
-
-    def produce() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if stopped.is_set():
-                    return
-            put(None, StopIteration())
-        except Exception as error:
-            put(None, error)
+    def begin(count: int) -> None:
+        with ending:
+            if not ended.is_set():
+                pending.extend(pool.submit(make, each) for each in itertools.islice(remaining, count))
 
     def read() -> Iterator[Item]:
-        while not stopped.is_set():
+        begin(depth)
+        while pending:
             try:
-                item, error = made.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                continue
-            if isinstance(error, StopIteration):
+                item = pending.popleft().result()
+            except CancelledError:
                 return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]  # an item comes wherever no error does
+            begin(1)
+            yield item
 
-    thread = threading.Thread(target=produce, name="made-ahead", daemon=True)
-    thread.start()
     try:
         yield read()
     finally:
-        stopped.set()
-        thread.join()
+        with ending:
+            ended.set()
+        pool.shutdown(cancel_futures=True)

@@ -30,12 +30,13 @@ from services.client.connection import Connection, Identity, Timeouts
 from services.client.directory_lock import locked, read_if_there, write_whole
 from services.client.errors import AnswerError, KeysUnknownError, OutOfRangeError, SelfTestError, ServerError
 from services.client.key_cache import KeyCache
+from services.client.key_processes import key_maker
 from services.client.result import Embedding, Match, Result
 from services.client.retries import Retries
 from services.client.session import Prepared, Session
 
 CHUNK_BYTES = 1 << 20
-KEYS_AHEAD = 2  # made while earlier ones are sent: SEAL releases the interpreter lock for most of its work
+KEYS_AHEAD = 2  # made, or in hand, beyond those that are being made at once
 BUNDLE_BYTES = 64 << 20
 SHORTEST = 1e-3  # a vector that is shorter is noise
 Progress = Callable[[str, int, int], None]
@@ -77,7 +78,9 @@ class Client:
     truncate: bool = False
     """Cut a text at what the largest bucket holds, as in training, instead of refusing it; `Result.cut` says how much."""
     keep_evaluation_keys: bool = True
-    """Keep what was uploaded on this disk too (half a gigabyte for the shipped model), to send it again as it is."""
+    """Keep what was uploaded on this disk too (a third of a gigabyte for the shipped model), to send it again as it is."""
+    key_processes: int | None = None
+    """Processes that make evaluation keys; None: one a core, four at most, where there is much to make."""
     allow_insecure_test: bool = False
     """Tests only: accept parameters that hide nothing."""
 
@@ -299,15 +302,18 @@ class Client:
     def _send(
         self, secret: SecretKey, key_set: str, missing: dict[int, int], begun: dict[int, messages.PartialKey]
     ) -> messages.UploadState:
-        def chunks(keys: Iterator[tuple[int, bytes]]) -> Iterator[messages.KeyChunk]:
+        def chunks(keys: Iterator[bytes]) -> Iterator[messages.KeyChunk]:
             self.on_progress("keys", 0, len(missing))
-            for count, (element, content) in enumerate(keys, 1):
+            for count, (element, content) in enumerate(zip(missing, keys, strict=False), 1):
                 for offset in range(_offset(begun.get(element), content), len(content), CHUNK_BYTES):
                     data = content[offset : offset + CHUNK_BYTES]
                     yield messages.KeyChunk(key_set=key_set, galois_element=element, offset=offset, data=data)
                 self.on_progress("keys", count, len(missing))
 
-        with made_ahead(self._cache.messages(secret, missing), KEYS_AHEAD) as keys:
+        with (
+            key_maker(self._cache, secret, missing, self.key_processes) as (make, threads),
+            made_ahead(make, missing.items(), threads=threads, depth=threads + KEYS_AHEAD) as keys,
+        ):
             return self._connection.call("UploadKeys", chunks(keys), self.timeouts.upload)
 
     def _self_test(self, secret: SecretKey) -> None:

@@ -6,7 +6,6 @@ again without a minute of making them. Directories are 0700, files 0600, and a f
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +44,15 @@ class KeyCache:
             store_secret_key(path, self.seal, secret, passphrase=self.passphrase, key_file=key_file)
         return open_secret_key(path, self.seal, passphrase=self.passphrase, key_file=key_file)
 
-    def messages(self, secret: SecretKey, wanted: Mapping[int, int]) -> Iterator[tuple[int, bytes]]:
-        """(Galois element, message) for each key wanted (element -> level): from disk, or made now. One at a time."""
-        for element, level in wanted.items():
-            content = self.kept(element, level)
-            if content is None:
-                (key,) = make_evaluation_keys(self.seal, secret, {element: level})
-                content = write_evaluation_key(key, self.binding)
-                if self.keep:
-                    self._write(element, content)
-            yield element, content
+    def message(self, secret: SecretKey, element: int, level: int) -> bytes:
+        """The message of one key: from disk, or made now."""
+        content = self.kept(element, level)
+        if content is None:
+            (key,) = make_evaluation_keys(self.seal, secret, {element: level})
+            content = write_evaluation_key(key, self.binding)
+            if self.keep:
+                self._write(element, content)
+        return content
 
     def kept(self, element: int, level: int) -> bytes | None:
         """The message of a key that is on disk and whole."""

@@ -31,6 +31,7 @@ from services.client import (
     errors,
 )
 from services.client.errors import server_error
+from services.client.key_processes import KeyProcesses
 from services.client.testing import FakeServer
 from services.truncation import truncating_tokenizer
 from tests.bundles import write_small_bundle
@@ -147,6 +148,33 @@ def test_keys_that_the_server_forgot_are_sent_once_more_from_disk(
     server.refuse("Infer", "unknown_key_set", times=2)
     with pytest.raises(KeysUnknownError):  # once, not for ever
         client.classify(TEXT)
+
+
+@pytest.mark.parametrize("passphrase", [None, "correct horse"])
+def test_other_processes_make_keys_of_the_same_secret(
+    server: FakeServer, tmp_path: Path, passphrase: str | None, monkeypatch
+) -> None:
+    monkeypatch.setattr(
+        "services.client.key_cache.make_evaluation_keys", lambda *_: pytest.fail("made in this process")
+    )
+    with server.client(tmp_path / "keys", passphrase=passphrase, key_processes=2) as client:
+        client.prepare()  # the self-test uses every key
+        assert client.classify(TEXT).label in client.labels
+        kept = sorted((client.session.directory / "evaluation-keys").iterdir())
+    assert [int(path.name) for path in kept] == sorted(server.plan.keys, key=str)
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+
+
+def test_a_key_process_that_ends_is_named_and_its_finished_keys_stay(server: FakeServer, tmp_path: Path) -> None:
+    with server.client(tmp_path / "keys") as client:
+        secret, (first, second) = client._secret_key(), list(server.plan.keys.items())[:2]
+        with KeyProcesses(client._cache, 1) as others:
+            others.make(*first)
+            others._all[0].kill()
+            with pytest.raises(ClientError, match=r"ended with status -9.*key_processes=1"):
+                others.make(*second)
+        assert client._cache.kept(*first) == client._cache.message(secret, *first)
+        assert client._cache.kept(*second) is None
 
 
 @pytest.mark.parametrize("which", ["relinearisation", "rotation"])
