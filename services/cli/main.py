@@ -12,6 +12,7 @@ from services.cli import (
     keys,
     model,
     operations,
+    quality,
     report,
     server,
     tokens,
@@ -35,6 +36,7 @@ app.add_typer(tokens.app, name="tokens")
 app.command("distil")(model.distil)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("quality")(quality.quality)
 app.command("approximations")(approximations.approximations)
 app.add_typer(bench.app, name="bench")
 

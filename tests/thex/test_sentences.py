@@ -9,7 +9,10 @@ from safetensors.torch import load_file
 
 from he_runtime.bundle import Bundle
 from he_runtime.plain_model import logits as plain_outputs
+from services.embedding_quality import embedding_quality
 from services.evaluation import evaluate
+from tests.bundles import write_small_bundle
+from tests.thex.test_bundle import write_task
 from tests.thex.test_pretraining import write_teacher
 from thex.checkpoints import load_checkpoint
 from thex.config import EncoderConfig
@@ -99,6 +102,25 @@ def test_the_workflow_makes_a_bundle_that_the_runtime_reads_alike(tmp_path: Path
     report = evaluate(tmp_path / "bundle", root, "simulate", limit=7, answers=tmp_path / "answers")
     assert (report["count"], report["agree"], report["out_of_range"]) == (8, 100, 0)
     assert 0.9999 < report["worst_cosine"] <= 1 + 1e-6
+    # The quality report measures the same two models.
+    write_task(root / "SST-2")
+    quality = embedding_quality(tmp_path / "bundle", str(checkpoint), root, head_texts=30)
+    assert list(quality["STS-B"]) == ["dev"]  # there is no test file
+    dev = quality["STS-B"]["dev"]
+    assert (dev["pairs"], dev["sentences out of range"]) == (30, 0)
+    assert dev["exact"] == pytest.approx(own["spearman"], abs=0.01)
+    assert dev["polynomial"] == pytest.approx(rows[-1]["metrics"]["spearman"], abs=0.5)
+    assert dev["drop"] == pytest.approx(dev["exact"] - dev["polynomial"], abs=0.02)
+    everything = predict(exact, examples, EXACT).numpy()
+    shares = cosines(everything, predict(model, examples, REPLACED).numpy())
+    assert dev["cosine to exact"]["worst"] == pytest.approx(float(shares.min()), abs=2e-3)
+    head = quality["SST-2, linear head"]
+    assert (head["learned from"], head["sentences"], head["exact"]) == (30, 40, 100)
+    assert quality["hostile"]["one word repeated"]["texts"] == 40
+    with pytest.raises(ValueError, match="expected a sentence encoder's bundle"):
+        embedding_quality(write_small_bundle(tmp_path / "classifier"), str(checkpoint), root)
+    with pytest.raises(ValueError, match="give the checkpoint that the bundle was made of"):
+        embedding_quality(write_small_bundle(tmp_path / "other", embedding=True), str(checkpoint), root)
 
 
 def test_a_fresh_shape_is_no_sentence_encoder() -> None:
