@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from he_runtime.bundle import Bundle
 from he_runtime.errors import RangeError
 from he_runtime.plain_model import logits as plain_outputs
+from services.evaluation import NothingToMeasureError
 from services.truncation import truncating_tokenizer
 from thex.checkpoints import load_checkpoint
 from thex.data import Encoded, encode
@@ -43,7 +44,7 @@ def embedding_quality(
     """Measure a sentence encoder's bundle against the checkpoint it was made of. data: GLUE's root, with STS-B and SST-2.
 
     head_texts: how many of SST-2's train file the linear head learns from, 0 to leave it out. Texts longer than the largest
-    bucket are cut, for both. ValueError for a bundle that does not embed, or a checkpoint of another width.
+    bucket are cut, for both. ValueError for a bundle that does not embed, a checkpoint of another width, or nothing in range.
     """
     both = _Both(directory, exact, progress)
     splits = {split: both.judged_pairs(data, split) for split in ("dev", "test") if _has_split(data, split)}
@@ -55,7 +56,12 @@ def embedding_quality(
 
 
 def _has_split(data: Path, split: str) -> bool:
-    return (data / TASKS["STS-B"].directory / f"{split}.tsv").is_file()
+    """Whether the split is there with its scores, which GLUE's own test file lacks."""
+    file = data / TASKS["STS-B"].directory / f"{split}.tsv"
+    if not file.is_file():
+        return False
+    with file.open(encoding="utf-8") as lines:
+        return "score" in lines.readline().split()
 
 
 class _Both:
@@ -101,6 +107,8 @@ class _Both:
         scores = np.array([example.label for example in examples])
         there = _in_range(polynomial)
         pairs = np.repeat(there[0::2] & there[1::2], 2)
+        if not pairs.any():
+            raise NothingToMeasureError(f"no pair of STS-B's {split} file has both sentences in range")
         before, after = (cosine_spearman(of[pairs], scores[pairs])["spearman"] for of in (exact, polynomial))
         return {
             "pairs": int(pairs.sum()) // 2,
@@ -120,6 +128,8 @@ class _Both:
         train = random.Random(0).sample(train, min(head_texts, len(train)))
         vectors = [self.vectors(examples, "SST-2") for examples in (train, dev)]
         usable = [_in_range(polynomial) for _, polynomial in vectors]
+        if not all(there.any() for there in usable):
+            raise NothingToMeasureError("no sentence of SST-2 is in range: a linear head has nothing to learn from")
         labels = [np.array([example.label for example in examples]) for examples in (train, dev)]
         accuracy = []
         for which in (0, 1):  # the exact encoder's vectors, then the polynomial's

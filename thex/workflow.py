@@ -86,6 +86,7 @@ def run_recipe(
             EXACT,
             None,
             lambda: learn(exact, recipe.finetune, (), lesson(None)),
+            taught,
         )
     ]
     exact_dev = predict(exact.eval(), run.dev, EXACT)
@@ -102,7 +103,7 @@ def run_recipe(
                 start_replacements(model, replace(lesson(exact), data=subset))
             learn(model, stage, before, lesson(exact))
 
-        rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of))
+        rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of, taught))
     rows.append(calibrate_and_export(run, model, exact, exact_dev, identity, bundle))
     return rows
 
@@ -158,14 +159,16 @@ def _stage(
     after: Ratios,
     exact_dev: torch.Tensor | None,
     work: Callable[[], None],
+    prepare: Callable[[], object],
 ) -> dict[str, Any]:
-    """Load the stage's result if it is there and of this identity; else do its work, measure, and keep it."""
+    """Load the stage's result if it is there and of this identity; else prepare, do its timed work, measure, and keep it."""
     directory = run.directory / place
     kept = kept_metrics(directory / "metrics.json", identity)
     if kept is not None:
         model.load_state_dict(load_file(directory / "model.safetensors", device=str(run.device)))
         return kept
     run.may_run(place)
+    prepare()
     started = time.monotonic()
     work()
     model.eval()

@@ -35,7 +35,8 @@ def anchor_of(prime: int) -> float:
 def anchor_for(largest_sum: float) -> float:
     """Where `accumulate` starts a sum of products that stays within ±largest_sum: in the middle of a power of two twice as large.
 
-    For sums whose a's are of larger primes than p, which `anchor_of` does not allow for.
+    For sums whose a's are of larger primes than p, which `anchor_of` does not allow for. The low parts, each at most
+    largest_sum·2^-51, must stay exact in sum too: below 2^53, which a few dozen products of 45 bits by 45 are far from.
     """
     return float(1.5 * 2.0 ** (math.ceil(math.log2(largest_sum)) + 1))
 
@@ -84,7 +85,7 @@ def reduce(a: float, p: float, inverse_p: float) -> Any:
 
 @njit(**INLINE)
 def accumulate(high: float, low: float, a: float, w: float) -> Any:
-    """(high, low) + a·w, exactly; high starts at the prime's anchor, low at 0.
+    """(high, low) + a·w, exactly; high starts at an anchor (`anchor_of`, `anchor_for`), low at 0.
 
     Next to the anchor all floats are multiples of one power of two, so the rounded sum and its difference to the one before are
     exact; what the rounding lost is a·w minus that difference, which one more multiply-add gives exactly.

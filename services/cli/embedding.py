@@ -89,6 +89,7 @@ def embed(
     if out is not None:
         np.save(out, vectors)
     cost = {
+        "texts_cut": sum(one.cut > 0 for one in found),
         "seconds": sum(one.timings["round_trip"] for one in found),
         "bytes_up": sum(one.bytes_up for one in found),
         "bytes_down": sum(one.bytes_down for one in found),
@@ -99,9 +100,8 @@ def embed(
     for text, vector in zip(wanted, vectors, strict=True):
         shown = " ".join(f"{value:+.3f}" for value in vector[:6])
         console.print(f"{text}  [dim]{shown} … ({len(vector)} features)[/dim]", soft_wrap=True)
-    shortened = sum(one.cut > 0 for one in found)
-    if shortened:
-        console.print(f"{shortened} of {len(found)} texts were too long and are cut", style="dim")
+    if cost["texts_cut"]:
+        console.print(f"{cost['texts_cut']} of {len(found)} texts were too long and are cut", style="dim")
     console.print(f"{len(found)} texts; {cost['seconds']:.1f} s, {cost['bytes_up'] / 1e6:.1f} MB up", style="dim")
 
 

@@ -302,19 +302,31 @@ class Client:
     def _send(
         self, secret: SecretKey, key_set: str, missing: dict[int, int], begun: dict[int, messages.PartialKey]
     ) -> messages.UploadState:
+        failed: list[Exception] = []
+
         def chunks(keys: Iterator[bytes]) -> Iterator[messages.KeyChunk]:
             self.on_progress("keys", 0, len(missing))
-            for count, (element, content) in enumerate(zip(missing, keys, strict=False), 1):
-                for offset in range(_offset(begun.get(element), content), len(content), CHUNK_BYTES):
-                    data = content[offset : offset + CHUNK_BYTES]
-                    yield messages.KeyChunk(key_set=key_set, galois_element=element, offset=offset, data=data)
-                self.on_progress("keys", count, len(missing))
+            try:
+                for count, (element, content) in enumerate(zip(missing, keys, strict=False), 1):
+                    for offset in range(_offset(begun.get(element), content), len(content), CHUNK_BYTES):
+                        data = content[offset : offset + CHUNK_BYTES]
+                        yield messages.KeyChunk(key_set=key_set, galois_element=element, offset=offset, data=data)
+                    self.on_progress("keys", count, len(missing))
+            except Exception as error:  # gRPC's thread would swallow it: the stream ends here, and the call raises it
+                failed.append(error)
 
         with (
             key_maker(self._cache, secret, missing, self.key_processes) as (make, threads),
             made_ahead(make, missing.items(), threads=threads, depth=threads + KEYS_AHEAD) as keys,
         ):
-            return self._connection.call("UploadKeys", chunks(keys), self.timeouts.upload)
+            try:
+                state = self._connection.call("UploadKeys", chunks(keys), self.timeouts.upload)
+            except ServerError:
+                if not failed:
+                    raise
+        if failed:
+            raise failed[0]
+        return state
 
     def _self_test(self, secret: SecretKey) -> None:
         x, content = self.session.encrypt_self_test(secret)

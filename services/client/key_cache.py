@@ -33,16 +33,27 @@ class KeyCache:
     def _evaluation_keys(self) -> Path:
         return self.directory / "evaluation-keys"
 
+    @property
+    def _secret_file(self) -> Path:
+        return self.directory / "secret.key"
+
+    @property
+    def _key_file(self) -> Path:
+        return self.directory / "storage.key"
+
     def secret(self) -> SecretKey:
         """The secret key; made and stored at the first use."""
-        path, key_file = self.directory / "secret.key", self.directory / "storage.key"
-        if not path.exists():
+        if not self._secret_file.exists():
             if self.passphrase is None:
-                create_key_file(key_file)
+                create_key_file(self._key_file)
             self.forget_evaluation_keys()  # those of a former secret fit nothing
             secret = self.seal.generate_secret_key()
-            store_secret_key(path, self.seal, secret, passphrase=self.passphrase, key_file=key_file)
-        return open_secret_key(path, self.seal, passphrase=self.passphrase, key_file=key_file)
+            store_secret_key(self._secret_file, self.seal, secret, passphrase=self.passphrase, key_file=self._key_file)
+        return self.stored_secret()
+
+    def stored_secret(self) -> SecretKey:
+        """The secret key that is stored; none is made."""
+        return open_secret_key(self._secret_file, self.seal, passphrase=self.passphrase, key_file=self._key_file)
 
     def message(self, secret: SecretKey, element: int, level: int) -> bytes:
         """The message of one key: from disk, or made now."""
@@ -53,6 +64,10 @@ class KeyCache:
             if self.keep:
                 self._write(element, content)
         return content
+
+    def has(self, element: int) -> bool:
+        """Whether a key is on disk, whole or not."""
+        return (self._evaluation_keys / str(element)).exists()
 
     def kept(self, element: int, level: int) -> bytes | None:
         """The message of a key that is on disk and whole."""

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,12 @@ MOST_PROCESSES = 4
 WORTHWHILE_BYTES = 100_000_000
 """Fewer bytes of keys are made before another process has started."""
 ENDING_SECONDS = 5.0
+KEY_SECONDS = 300.0
+"""A process that takes longer for one key hangs: the largest take seconds."""
+SECRET_VARIABLES = ("THEX_PASSPHRASE", "THEX_TOKEN")
+"""What `thex` reads from its environment, and its processes do not inherit."""
+_PROGRAM = f"import sys; sys.path.append({str(Path(__file__).parents[2])!r}); from {__name__} import serve; serve()"
+"""With -P nothing is imported from the working directory; this package is found where it was found here."""
 
 Make = Callable[[tuple[int, int]], bytes]
 """(Galois element, level) -> message."""
@@ -40,9 +47,13 @@ def key_maker(
 
     processes: None for one a core, where there is much to make. Without a cache on disk this process makes them alone.
     """
-    size = sum(evaluation_key_bytes(cache.binding.parameters, level) for level in missing.values())
+    size = sum(
+        evaluation_key_bytes(cache.binding.parameters, level)
+        for element, level in missing.items()
+        if not cache.has(element)
+    )
     count = (
-        (min(MOST_PROCESSES, os.cpu_count() or 1) if size >= WORTHWHILE_BYTES else 1)
+        (min(MOST_PROCESSES, len(os.sched_getaffinity(0))) if size >= WORTHWHILE_BYTES else 1)
         if processes is None
         else processes
     )
@@ -70,8 +81,16 @@ class KeyProcesses:
             "passphrase": cache.passphrase,
         }
         self._free: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
+        environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
         self._all = [
-            subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-P", "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+                start_new_session=True,  # an interrupt is for this process, which ends the others in order
+            )
             for _ in range(count)
         ]
         for process in self._all:
@@ -83,7 +102,7 @@ class KeyProcesses:
         process = self._free.get()
         try:
             _tell(process, [element, level])
-            answer = process.stdout.readline() if process.stdout is not None else ""
+            answer = _answer(process)
         finally:
             self._free.put(process)
         if answer.strip() != str(element):
@@ -114,6 +133,15 @@ class KeyProcesses:
                 process.stdout.close()
 
 
+def _answer(process: "subprocess.Popen[str]") -> str:
+    """A line of a process; nothing if it has ended, or hangs, and is ended therefore."""
+    if process.stdout is None:
+        return ""
+    if not select.select([process.stdout], [], [], KEY_SECONDS)[0]:
+        process.kill()
+    return process.stdout.readline()
+
+
 def _tell(process: "subprocess.Popen[str]", what: Any) -> None:
     """A line to a process; nothing if it has ended, which its missing answer will show."""
     if process.stdin is not None:
@@ -129,13 +157,9 @@ def serve() -> None:
     parameters = Parameters.from_json(first["parameters"], allow_insecure_test=insecure)
     binding = Binding(parameters, first["program_digest"])
     cache = KeyCache(Path(first["directory"]), SealClient(parameters), binding, first["passphrase"], keep=True)
-    secret = cache.secret()
+    secret = cache.stored_secret()
     for line in sys.stdin:
         element, level = json.loads(line)
         cache.message(secret, element, level)
         sys.stdout.write(f"{element}\n")
         sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    serve()

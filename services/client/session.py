@@ -62,30 +62,35 @@ class Session:
         self._whole = Tokenizer.from_file(str(half / "tokenizer.json"))
         self._whole.no_padding()
         self._whole.no_truncation()
-        most = min(max(self.plan.buckets), self.model.config.architecture.positions)
-        self._cutting = tokenizer_cutting_at(half / "tokenizer.json", most) if truncate else self._whole
+        self._most = min(max(self.plan.buckets), self.model.config.architecture.positions)
+        self._cutting = tokenizer_cutting_at(half / "tokenizer.json", self._most) if truncate else None
         self.binding = Binding(self.plan.parameters, self.plan.program_digest)
         self.seal = SealClient(self.plan.parameters)
 
     def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
         """Token ids and token types, special tokens included, cut if this session cuts."""
-        encoding = self._cutting.encode(text, second)
+        encoding = (self._cutting or self._whole).encode(text, second)
         return list(encoding.ids), list(encoding.type_ids)
 
     def prepare(self, text: str, second: str | None = None) -> Prepared:
-        """Tokens, embeddings, slots. OutOfRangeError, TextTooLongError; ValueError for one text too many or too few."""
+        """Tokens, embeddings, slots. OutOfRangeError, TextTooLongError, AnswerError; ValueError for a text too many or few."""
         task = self.model.config.task
         if task.pair != (second is not None):
             raise ValueError(f"{task.name} asks about {'two texts' if task.pair else 'one text'}; give just as many")
         ids, types = self.tokenise(text, second)
+        if len(ids) > self._most:
+            raise TextTooLongError(
+                f"the text has {len(ids)} tokens, this model takes at most {self._most}: shorten it, or have the client "
+                "truncate it"
+            )
         try:
             embedded = self.model.embed(ids, types)
-            bucket = self.plan.bucket_for(len(ids))
         except RangeError as error:
             raise OutOfRangeError(str(error)) from None
         except ValueError as error:
-            raise TextTooLongError(f"{error}, or have the client truncate it") from None
-        cut = len(self._whole.encode(text, second)) - len(ids)
+            raise AnswerError(f"the server's tokenizer and embeddings do not fit each other: {error}") from None
+        bucket = self.plan.bucket_for(len(ids))
+        cut = len(self._whole.encode(text, second)) - len(ids) if self._cutting else 0
         return Prepared(len(ids), cut, bucket, self.plan.pack(bucket, embedded))
 
     def encrypt(self, secret: SecretKey, prepared: Prepared) -> dict[str, bytes]:

@@ -113,6 +113,8 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, coll
             if wanted.only_finished and limit != 0:
                 done = answered(bundle, data, mode, wanted.work / "answers")
                 limit = done if limit is None else min(limit, done)
+                if not done:
+                    collected.left_out.append(f"{_name(task.name, config)}, {mode}: no example is answered yet")
             if limit == 0:
                 continue
             try:

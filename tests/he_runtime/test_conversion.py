@@ -23,12 +23,16 @@ def converted(parameters: Parameters, sources: np.ndarray, conversion: Conversio
 def test_every_conversion_of_a_chain_is_exact(shape: ChainShape) -> None:
     """Special primes are larger than the chain's: sums of their values need more room than those of one prime's."""
     parameters = make_parameters(2048, 2 * shape.digit_size, insecure_test=True, shape=shape)
-    level = parameters.maximum_level
-    tables = level_tables(parameters, level)
     generator = np.random.default_rng(shape.digit_size)
-    digits = zip(parameters.digits(level), tables.conversion, strict=True)
-    conversions = [(tuple(digit), conversion, tables.rows) for digit, conversion in digits]
-    conversions.append((parameters.special_primes, tables.special.down, np.arange(level + 1)))
+    conversions = []
+    for level in {parameters.maximum_level, parameters.maximum_level - 1}:  # the last digit whole, and short of a prime
+        tables = level_tables(parameters, level)
+        digits = zip(parameters.digits(level), tables.conversion, strict=True)
+        conversions += [(tuple(digit), conversion, tables.rows) for digit, conversion in digits]
+        both = (*parameters.special_primes, parameters.primes[level])
+        assert tables.special_and_rescale is not None
+        conversions.append((parameters.special_primes, tables.special.down, np.arange(level + 1)))
+        conversions.append((both, tables.special_and_rescale.down, np.arange(level)))
     for primes, conversion, rows in conversions:
         bounds = np.array(primes)[:, None] - 1
         sources = generator.integers(-bounds, bounds, (len(primes), ENTRIES), endpoint=True)

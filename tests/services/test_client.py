@@ -177,6 +177,15 @@ def test_a_key_process_that_ends_is_named_and_its_finished_keys_stay(server: Fak
         assert client._cache.kept(*second) is None
 
 
+def test_what_stops_the_making_of_keys_reaches_the_caller(server: FakeServer, tmp_path: Path, monkeypatch) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("services.client.key_cache.KeyCache._write", failing)
+    with server.client(tmp_path / "keys") as client, pytest.raises(OSError, match="No space left"):
+        client.prepare()
+
+
 @pytest.mark.parametrize("which", ["relinearisation", "rotation"])
 def test_a_wrong_key_is_found_before_an_answer_is_believed(server: FakeServer, tmp_path: Path, which: str) -> None:
     element = 0 if which == "relinearisation" else max(server.plan.keys)

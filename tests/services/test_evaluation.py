@@ -137,11 +137,13 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert saved == [4, 8]
     again = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _so_far: None)
     assert (again.rows, again.left_out) == (rows, [])
-    more = dataclasses.replace(wanted, seeds=(0, 1, 2), simulated=None, encrypted=None, only_finished=True)
+    more = dataclasses.replace(wanted, seeds=(0, 1, 2), simulated=None, encrypted=0, only_finished=True)
     finished = collect(more, lambda *_: None, lambda _so_far: None)
     assert finished.rows == rows
     (missing,) = finished.left_out
     assert missing.startswith("SST-2, 1x64, quick, seed 2: ")
+    unasked = collect(dataclasses.replace(more, seeds=(0,), encrypted=5), lambda *_: None, lambda _so_far: None)
+    assert unasked.left_out == ["SST-2, 1x64, quick, seed 0, encrypted: no example is answered yet"]
     other = QUICK.model_copy(update={"dropout": 0.5})  # of the same name: what is there is not this recipe's, and stays
     assert not collect(dataclasses.replace(more, recipes=(other,)), lambda *_: None, lambda _so_far: None).rows
     unchanged = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _so_far: None)
