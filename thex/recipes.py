@@ -128,13 +128,12 @@ NON_INTERACTIVE = Recipe(
             name="norm", replaces=("norm",), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5, trains="norms",
             exact=1.0, hidden=1.0,
         ),
-        Stage(
-            name="distil", texts=60_000, learning_rate=1.5e-3, label=0.4, teacher=1.0, exact=1.0, hidden=1.0, ranges=0.3,
-        ),
+        Stage(name="distil", texts=120_000, learning_rate=1.5e-3, exact=2.0, hidden=1.0, ranges=0.3),
     ),
 )  # fmt: skip
 """Nothing leaves the server: every part is a polynomial, learned beside the exact student's states. Hostile inputs have no part
-in the last stage: without norms their penalty holds everything else back (STS-B, one seed, drop 3.1 instead of 1.0)."""
+in the last stage: without norms their penalty holds everything else back (STS-B, one seed, drop 3.1 instead of 1.0). Nor have
+labels and the teacher, which pull away from the exact student (CoLA, one seed, 150,000 texts: agreement 92.3, with them 89.9)."""
 
 THE_X = Recipe(
     name="the-x",
