@@ -17,6 +17,7 @@ from he_runtime.primes import is_prime, primes_below, primes_nearest
 MAXIMUM_MODULUS_BITS_128 = {1024: 26, 2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868, 65536: 1747}
 
 RESULT_BITS = 9  # the first prime exceeds the scale by them, so that results up to 2**8 decrypt
+LARGEST_RESULT = 2.0 ** (RESULT_BITS - 1)
 SCALES_BITS = (36, 35, 34)  # the larger the more precise; see `cheapest_chain`
 COARSE_SCALES_BITS = (*SCALES_BITS, 33, 32, 31, 30)
 """For answers of which the direction counts: an embedding turned by 2^-10 is the same. Deep programs get small keys by them."""

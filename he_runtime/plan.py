@@ -20,7 +20,7 @@ from he_runtime.lowering.shape import Shape
 from he_runtime.lowering.token_shifts import TokenShiftLowering, input_names, levels_needed
 from he_runtime.lowering.wide_values import WideValueLowering, levels_needed_with_wide_values
 from he_runtime.network import Network, network_of
-from he_runtime.parameters import COARSE_SCALES_BITS, SCALES_BITS, Parameters, smallest_parameters
+from he_runtime.parameters import COARSE_SCALES_BITS, LARGEST_RESULT, SCALES_BITS, Parameters, smallest_parameters
 from he_runtime.program import Program
 from he_runtime.wire.sizes import evaluation_key_bytes
 
@@ -320,8 +320,14 @@ def plan_weights(
 
     Cheap is a little time on every query and few bytes of keys (`Alternative.price`, MOST_KEY_BYTES). `parameters` and `lowering`
     (a key of LOWERINGS) force a choice; scales_bits are those to choose from. Wide values cost many times the work, so they are
-    tried only where their fewer levels lead to a smaller ring than any other lowering's.
+    tried only where their fewer levels lead to a smaller ring than any other lowering's. PlanError where nothing fits, or where
+    the calibrated range is wider than an answer holds: nobody could tell a value that wrapped around from an honest one.
     """
+    if not 0 < logit_range <= LARGEST_RESULT:
+        raise PlanError(
+            f"the outputs' calibrated range is ±{logit_range:.3g}, an answer holds ±{LARGEST_RESULT:.0f}: train the model "
+            "with a penalty on ranges, and calibrate it again"
+        )
     network = fold(network_of(weights))
     shape = Shape.of(network)
     rings: dict[str, Parameters | str] = {}

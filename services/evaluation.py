@@ -85,7 +85,7 @@ def evaluate(
     missing = [index for index in chosen if _stale(done.get(index), tokens[index])]
     if missing:
         with (
-            _answering(mode, bundle, connect or local_client(threads)) as ask,
+            answering(mode, bundle, connect or local_client(threads)) as ask,
             kept.open("a", encoding="utf-8") as file,
         ):
             for count, index in enumerate(missing, 1):
@@ -176,7 +176,7 @@ def _summary(
     if not given:
         raise NothingToMeasureError(f"none of {len(answers)} texts has an answer in range; there is nothing to measure")
     found = np.array([answer.logits for answer in given])
-    plain = np.array([_shown(task.kind, plain_logits(weights, half.embed(*tokens[answer.index]))) for answer in given])
+    plain = np.array([shown(task.kind, plain_logits(weights, half.embed(*tokens[answer.index]))) for answer in given])
     labels = np.array([examples[answer.index].label for answer in given])
     metrics = score(task, found, labels)
     main = next(iter(metrics))
@@ -200,8 +200,8 @@ def _summary(
     }
 
 
-def _shown(kind: str, outputs: Array) -> Array:
-    """Outputs as a client gives them: an embedding has unit length."""
+def shown(kind: str, outputs: Array) -> Array:
+    """Outputs as a client shows them: an embedding has unit length."""
     return outputs / np.linalg.norm(outputs) if kind == "embedding" else outputs
 
 
@@ -210,7 +210,8 @@ Ask = Callable[[Example, list[int], list[int]], Array | None]
 
 
 @contextlib.contextmanager
-def _answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
+def answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
+    """What answers examples in a mode."""
     if mode == "encrypted":
         with connect(bundle.directory) as client:
             yield _ask_client(client)
@@ -224,7 +225,7 @@ def _answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
             logits = plain_logits(weights, embedded) if simulator is None else simulator(embedded)
         except RangeError:
             return None
-        return _shown(bundle.config.task.kind, logits) if np.abs(logits).max() <= bound else None
+        return shown(bundle.config.task.kind, logits) if np.abs(logits).max() <= bound else None
 
     yield answer
 

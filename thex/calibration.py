@@ -20,6 +20,7 @@ FIT_TEXTS = 768
 FIT_SAMPLES = 100_000
 FIT_ROWS = 6_000
 HOSTILE_TEXTS = 1_024
+HELD = 4.0
 
 LAYER_POINTS = (
     *("query", "key", "value", "score", "attention", "context"),
@@ -84,28 +85,27 @@ def _fit_layer(layer: Layer, seen: dict[str, torch.Tensor], generator: torch.Gen
 
 
 class OverflowedError(ValueError):
-    """A value of the replaced model is not finite on calibration or hostile texts, so it has no range."""
+    """A value of the replaced model is not finite on sentences of the task, so it has no range."""
 
 
 @torch.no_grad()
 def measure_ranges(model: Encoder, data: Encoded, sentences: int, margin: float, seed: int) -> dict[str, Any]:
     """Largest absolute values of the replaced model, times the margin: the bundle's `ranges`.
 
-    Over that many sentences and HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty); rows of
-    padding are left out, as an encrypted query zeroes or ignores them. OverflowedError names the first point that is not
-    finite.
+    Over that many sentences, and those of HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty) whose
+    outputs stay within HELD times what sentences reach. The others diverge: a range that held them would be no bound, and
+    they are what a client is to refuse. Rows of padding are left out, as an encrypted query zeroes or ignores them.
+    OverflowedError names the first point that is not finite on a sentence.
     """
     generator = random.Random(seed)
     chosen = generator.sample(range(len(data)), min(sentences, len(data)))
     odd = hostile_texts(data, HOSTILE_TEXTS, model.config.vocabulary, model.config.positions, generator)
-    largest: dict[tuple[str, int], float] = {}
-    for texts in (data.subset(chosen), odd):
-        for key, values in largest_by_text(model, texts, REPLACED).items():
-            if not values.isfinite().all():
-                raise OverflowedError(
-                    f"{key[0]} of layer {key[1]} overflows on {int((~values.isfinite()).sum())} texts"
-                )
-            largest[key] = max(largest.get(key, 0.0), float(values.max()))
+    of_sentences, of_odd = (largest_by_text(model, texts, REPLACED) for texts in (data.subset(chosen), odd))
+    for (point, layer), values in of_sentences.items():
+        if not values.isfinite().all():
+            raise OverflowedError(f"{point} of layer {layer} overflows on {int((~values.isfinite()).sum())} texts")
+    held = of_odd["logits", -1] <= HELD * of_sentences["logits", -1].max()
+    largest = {key: max([float(values.max()), *of_odd[key][held].tolist()]) for key, values in of_sentences.items()}
     layers = [
         {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS}
         for layer in range(model.config.layers)

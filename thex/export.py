@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from thex.bundle import exportable, write_bundle
-from thex.calibration import HOSTILE_TEXTS, OverflowedError, compare_with_ranges, measure_ranges
+from thex.calibration import HELD, HOSTILE_TEXTS, OverflowedError, compare_with_ranges, measure_ranges
 from thex.data import Encoded, load_tokenizer
 from thex.encoder import EXACT, REPLACED, Encoder
 from thex.evaluation import predict
@@ -29,7 +29,7 @@ def calibrate_and_export(
         load_tokenizer(run.start.tokenizer, recipe.positions), recipe.positions, model.config.vocabulary
     )
     identity = identity_of({
-        "before": identity, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences,
+        "before": identity, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences, "held": HELD,
         "buckets": recipe.buckets, "hostile_texts": HOSTILE_TEXTS, "hostile": {name: texts.ids for name, texts in odd.items()},
     })  # fmt: skip
     directory = run.directory / recipe.name / "calibrate"

@@ -11,7 +11,7 @@ from services.cli.common import JsonOption, console, error_console, one_line_err
 @one_line_errors
 def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Bundle directory.")],
-    data: Annotated[Path, typer.Option(help="Directory of the bundle's task in GLUE's layout.")],
+    data: Annotated[Path | None, typer.Option(help="Directory of the bundle's task in GLUE's layout.")] = None,
     mode: Annotated[
         str, typer.Option(help="plain, simulate, or encrypted through a real client and server.")
     ] = "plain",
@@ -21,6 +21,12 @@ def evaluate(
     answers: Annotated[Path, typer.Option(help="Where finished examples are kept; a stopped run resumes.")] = Path(
         "runs/evaluate"
     ),
+    hostile: Annotated[
+        bool,
+        typer.Option(
+            "--hostile", help="Ask inputs that nobody writes instead of a task's: none may be answered wrongly."
+        ),
+    ] = False,
     threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +42,14 @@ def evaluate(
         if not as_json:
             error_console.print(f"{done}/{total}", end="\r")
 
-    report = run(bundle, data, chosen, limit=limit, answers=answers, threads=threads, progress=show)
+    if hostile:
+        from services.hostile_evaluation import evaluate_hostile
+
+        report = evaluate_hostile(bundle, chosen, threads=threads, progress=show)
+    elif data is None:
+        raise ValueError("nothing to ask: give a task's directory with --data, or --hostile")
+    else:
+        report = run(bundle, data, chosen, limit=limit, answers=answers, threads=threads, progress=show)
     if as_json:
         print_json(report)
     else:

@@ -191,6 +191,10 @@ class Client:
             call = {"embedding": "embed", "search": "search"}.get(kind, "classify")
             raise ValueError(f"this server's model is for {kind}: call {call}")
 
+    def outputs_of(self, ids: list[int], types: list[int]) -> NDArray[np.float64]:
+        """Logits, or a vector as it comes, of a text given as tokens: for measuring with inputs that no text gives."""
+        return self._ask(self.session.prepare_tokens(ids, types)).outputs
+
     def tokenise(self, text: str, second: str | None = None) -> tuple[list[int], list[int]]:
         """Token ids and token types, special tokens included, cut if this client truncates."""
         return self.session.tokenise(text, second)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,11 @@ class Session:
         if task.pair != (second is not None):
             raise ValueError(f"{task.name} asks about {'two texts' if task.pair else 'one text'}; give just as many")
         ids, types = self.tokenise(text, second)
+        prepared = self.prepare_tokens(ids, types)
+        return replace(prepared, cut=len(self._whole.encode(text, second)) - len(ids)) if self._cutting else prepared
+
+    def prepare_tokens(self, ids: list[int], types: list[int]) -> Prepared:
+        """As `prepare`, of a text that is tokens already."""
         if len(ids) > self._most:
             raise TextTooLongError(
                 f"the text has {len(ids)} tokens, this model takes at most {self._most}: shorten it, or have the client "
@@ -90,8 +95,7 @@ class Session:
         except ValueError as error:
             raise AnswerError(f"the server's tokenizer and embeddings do not fit each other: {error}") from None
         bucket = self.plan.bucket_for(len(ids))
-        cut = len(self._whole.encode(text, second)) - len(ids) if self._cutting else 0
-        return Prepared(len(ids), cut, bucket, self.plan.pack(bucket, embedded))
+        return Prepared(len(ids), 0, bucket, self.plan.pack(bucket, embedded))
 
     def encrypt(self, secret: SecretKey, prepared: Prepared) -> dict[str, bytes]:
         """Input name -> message. Fresh randomness at every call: nothing is ever sent twice."""

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from he_runtime.errors import ParameterError, RangeError
-from he_runtime.plan import ClientPlan
+from he_runtime.errors import ParameterError, PlanError, RangeError
+from he_runtime.parameters import LARGEST_RESULT
+from he_runtime.plan import ClientPlan, plan_weights
 from tests.he_runtime.test_lowering import tiny_plan
 from tests.random_models import random_text, random_weights
 
@@ -57,6 +58,13 @@ def test_an_answer_out_of_range_is_no_answer() -> None:
         slots[1] = wrong
         with pytest.raises(RangeError, match="outside the calibrated range"):
             client.unpack(4, slots)
+
+
+@pytest.mark.parametrize("logit_range", [LARGEST_RESULT * 1.01, 1e12, float("inf"), float("nan"), 0.0])
+def test_a_range_wider_than_an_answer_is_refused(logit_range: float) -> None:
+    """A value that wraps around the modulus comes out within an answer's width: such a range would never tell."""
+    with pytest.raises(PlanError, match="an answer holds ±256"):
+        plan_weights(random_weights(1, 8, 2, 16), (4,), logit_range=logit_range, model_digest="test")
 
 
 def test_buckets_hold_their_texts() -> None:

@@ -14,7 +14,8 @@ from he_runtime.bundle import Bundle
 from services.cli.main import app
 from services.client import Client
 from services.client.testing import FakeServer
-from services.evaluation import _chosen, answered, evaluate
+from services.evaluation import Mode, _chosen, answered, evaluate
+from services.hostile_evaluation import evaluate_hostile
 from services.report.rows import Wanted, collect, majority
 from services.report.tables import by_step, mean_drops
 from services.report.write import write_report
@@ -126,6 +127,19 @@ def test_values_out_of_range_are_counted_and_not_scored(tmp_path: Path) -> None:
     found = evaluate(narrow, data, "plain", answers=tmp_path / "a")
     assert found["out_of_range"] == 2
     assert found["count"] == 2
+
+
+@pytest.mark.parametrize("mode", ["plain", "simulate", "encrypted"])
+def test_inputs_that_nobody_writes_are_answered_rightly_or_refused(tmp_path: Path, mode: Mode) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    found = evaluate_hostile(bundle, mode, connect=fake)
+    assert (found["texts"], found["refused"], found["wrong"]) == (91, 0, 0)
+    assert found["answered"] == 91
+    assert found["max_logit_error"] < 1e-3
+    if mode == "plain":
+        assert found["max_logit_error"] == 0
+        narrow = evaluate_hostile(write_small_bundle(tmp_path / "narrow", logit_range=1e-3), mode)
+        assert (narrow["refused"], narrow["answered"]) == (91, 0)
 
 
 def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:

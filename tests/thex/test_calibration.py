@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from approx.registry import names
-from thex.calibration import calibrate
+from thex.calibration import calibrate, largest_by_text, measure_ranges
 from thex.config import EncoderConfig, Replacements
 from thex.data import Encoded
-from thex.encoder import EXACT, Encoder
+from thex.encoder import EXACT, REPLACED, Encoder
 from thex.recorder import Recorder
 
 SHAPE = EncoderConfig(vocabulary=40, layers=2, hidden=16, heads=2, intermediate=24, positions=24)
@@ -77,3 +77,24 @@ def test_calibration_brings_every_replacement_nearer_to_exact(operation: str, na
         assert all(torch.isfinite(each).all() and (each[:, 0] < each[:, 1]).all() for each in intervals)
         return
     assert error(model, operation) < before
+
+
+def test_ranges_hold_sentences_and_no_text_that_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Encoder(SHAPE, Replacements())
+    calibrate(model, texts(), 0)
+    sentences = texts().subset(range(3))
+    own = largest_by_text(model, sentences, REPLACED)
+
+    def ranges(held: float) -> dict[str, float]:
+        monkeypatch.setattr("thex.calibration.HELD", held)
+        found = measure_ranges(model, sentences, 3, 2.0, 0)
+        return {name: found[name] for name in ("embedding", "logits")} | found["layers"][1]
+
+    none, some, everything = ranges(0.0), ranges(1.0), ranges(1e30)
+    assert none["logits"] == some["logits"] == pytest.approx(2 * float(own["logits", -1].max()), rel=1e-3)
+    assert none["output"] == pytest.approx(2 * float(own["output", 1].max()), rel=1e-3)
+    for point, value in none.items():
+        assert value <= some[point] <= everything[point]
+    assert everything["logits"] > none["logits"]  # odd texts go further than these sentences
+    assert none != some  # and some of them are held, whatever happens inside
