@@ -16,7 +16,7 @@ from he_runtime.bundle import Bundle
 from he_runtime.errors import RangeError
 from he_runtime.plain_model import logits as plain_outputs
 from services.evaluation import NothingToMeasureError
-from services.truncation import truncating_tokenizer
+from services.truncation import most_tokens, truncating_tokenizer
 from thex.checkpoints import load_checkpoint
 from thex.data import Encoded, encode
 from thex.encoder import EXACT, Encoder
@@ -72,7 +72,7 @@ class _Both:
         config = self.bundle.config
         if config.task.kind != "embedding":
             raise ValueError(f"{directory} is for {config.task.kind}: expected a sentence encoder's bundle")
-        self.most = min(max(config.buckets), config.architecture.positions)
+        self.most = most_tokens(self.bundle)
         self.model: Encoder = load_checkpoint(exact, pooling="mean", head=False, positions=self.most).eval()
         if self.model.config.hidden != config.architecture.hidden:
             raise ValueError(

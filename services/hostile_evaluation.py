@@ -12,7 +12,7 @@ from he_runtime.bundle import Bundle
 from he_runtime.plain_model import logits as plain_logits
 from services.client.errors import AnswerError, OutOfRangeError
 from services.evaluation import Connect, Mode, answering, local_client, shown
-from services.truncation import truncating_tokenizer
+from services.truncation import most_tokens, truncating_tokenizer
 from thex.hostile import hostile_cases
 from thex.tasks import Example
 
@@ -36,9 +36,8 @@ def evaluate_hostile(
     Refused is what leaves a calibrated range, or leaves numbers where an honest answer has none. connect: as in `evaluate`.
     """
     bundle = Bundle.open(directory)
-    kind_of_task, architecture = bundle.config.task.kind, bundle.config.architecture
-    most = min(max(bundle.config.buckets), architecture.positions)
-    cases = hostile_cases(truncating_tokenizer(bundle), most, architecture.vocabulary)
+    kind_of_task, vocabulary = bundle.config.task.kind, bundle.config.architecture.vocabulary
+    cases = hostile_cases(truncating_tokenizer(bundle), most_tokens(bundle), vocabulary)
     weights, half = bundle.weights(), bundle.client_half
     total, done, errors = sum(len(texts) for texts in cases.values()), 0, [0.0]
     kinds: dict[str, dict[str, int]] = {}

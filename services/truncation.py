@@ -9,8 +9,12 @@ from he_runtime.bundle import Bundle
 
 def truncating_tokenizer(bundle: Bundle) -> Tokenizer:
     """The bundle's tokenizer, without padding, cutting texts at what its largest bucket holds."""
-    most = min(max(bundle.config.buckets), bundle.config.architecture.positions)
-    return tokenizer_cutting_at(bundle.directory / "tokenizer.json", most)
+    return tokenizer_cutting_at(bundle.directory / "tokenizer.json", most_tokens(bundle))
+
+
+def most_tokens(bundle: Bundle) -> int:
+    """Tokens of the longest text that the bundle takes."""
+    return min(max(bundle.config.buckets), bundle.config.architecture.positions)
 
 
 def tokenizer_cutting_at(path: Path, most: int) -> Tokenizer:

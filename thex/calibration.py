@@ -21,6 +21,7 @@ FIT_SAMPLES = 100_000
 FIT_ROWS = 6_000
 HOSTILE_TEXTS = 1_024
 HELD = 4.0
+"""A hostile input whose outputs go further than this times those of sentences diverges, and has no part in the ranges."""
 
 LAYER_POINTS = (
     *("query", "key", "value", "score", "attention", "context"),
