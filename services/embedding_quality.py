@@ -4,6 +4,7 @@ STS-B's pairs (Spearman of cosines, dev and test), SST-2 by a linear head on the
 the exact one, and how inputs that nobody writes fare. In the clear; `thex evaluate --mode encrypted` compares with encryption.
 """
 
+import contextlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from he_runtime.bundle import Bundle
 from he_runtime.errors import RangeError
-from he_runtime.plain_model import logits as plain_outputs
 from services.evaluation import NothingToMeasureError
+from services.plain_answers import PlainAnswers
 from services.truncation import most_tokens, truncating_tokenizer
 from thex.checkpoints import load_checkpoint
 from thex.data import Encoded, encode
@@ -80,18 +81,14 @@ class _Both:
                 "checkpoint that the bundle was made of"
             )
         self.tokenizer = truncating_tokenizer(self.bundle)
-        self.weights, self.half = self.bundle.weights(), self.bundle.client_half
+        self.plain = PlainAnswers(self.bundle)
 
     def polynomial(self, texts: Encoded, what: str) -> Array:
         """[texts, features], not a number where a text is out of range, as a client would find."""
         rows = np.full((len(texts), self.bundle.config.architecture.hidden), np.nan)
         for number, (ids, types) in enumerate(zip(texts.ids, texts.types, strict=True)):
-            try:
-                vector = plain_outputs(self.weights, self.half.embed(ids, types))
-            except RangeError:
-                continue
-            if np.abs(vector).max() <= self.bundle.config.ranges.logits:
-                rows[number] = vector
+            with contextlib.suppress(RangeError):
+                rows[number] = self.plain.answer(ids, types)
             self.progress(what, number + 1, len(texts))
         return rows
 

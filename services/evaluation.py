@@ -24,11 +24,11 @@ from he_runtime.bundle import Bundle
 from he_runtime.engines.plain import PlainEngine
 from he_runtime.errors import RangeError
 from he_runtime.execution import encode_constants, run
-from he_runtime.plain_model import logits as plain_logits
 from he_runtime.plan import Plan, plan_bundle
 from services.client.client import Client
 from services.client.errors import OutOfRangeError
 from services.local import local_server
+from services.plain_answers import PlainAnswers
 from services.truncation import truncating_tokenizer
 from thex.metrics import agreement, cosines, score
 from thex.tasks import Example, Task, find_task, read_split
@@ -168,7 +168,7 @@ def _stale(answer: Answer | None, tokens: tuple[list[int], list[int]]) -> bool:
 def _summary(
     bundle: Bundle, task: Task, examples: list[Example], tokens: list[Any], answers: list[Answer]
 ) -> dict[str, Any]:
-    weights, half = bundle.weights(), bundle.client_half
+    model = PlainAnswers(bundle)
     given = [answer for answer in answers if answer.logits is not None]
     if task.kind == "embedding":  # of a pair, one sentence proves nothing
         there = {answer.index for answer in given}
@@ -176,7 +176,7 @@ def _summary(
     if not given:
         raise NothingToMeasureError(f"none of {len(answers)} texts has an answer in range; there is nothing to measure")
     found = np.array([answer.logits for answer in given])
-    plain = np.array([shown(task.kind, plain_logits(weights, half.embed(*tokens[answer.index]))) for answer in given])
+    plain = np.array([shown(task.kind, model.outputs(*tokens[answer.index])) for answer in given])
     labels = np.array([examples[answer.index].label for answer in given])
     metrics = score(task, found, labels)
     main = next(iter(metrics))
@@ -216,16 +216,15 @@ def answering(mode: Mode, bundle: Bundle, connect: Connect) -> Iterator[Ask]:
         with connect(bundle.directory) as client:
             yield _ask_client(client)
         return
-    half, weights, bound = bundle.client_half, bundle.weights(), bundle.config.ranges.logits
+    model = PlainAnswers(bundle)
     simulator = Simulator(plan_bundle(bundle)) if mode == "simulate" else None
 
     def answer(_example: Example, ids: list[int], types: list[int]) -> Array | None:
         try:
-            embedded = half.embed(ids, types)
-            logits = plain_logits(weights, embedded) if simulator is None else simulator(embedded)
+            outputs = model.outputs(ids, types) if simulator is None else simulator(model.embedded(ids, types))
+            return shown(bundle.config.task.kind, model.in_range(outputs))
         except RangeError:
             return None
-        return shown(bundle.config.task.kind, logits) if np.abs(logits).max() <= bound else None
 
     yield answer
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.bundle import Bundle
-from he_runtime.plain_model import logits as plain_logits
 from services.client.errors import AnswerError, OutOfRangeError
 from services.evaluation import Connect, Mode, answering, local_client, shown
+from services.plain_answers import PlainAnswers
 from services.truncation import most_tokens, truncating_tokenizer
 from thex.hostile import hostile_cases
 from thex.tasks import Example
@@ -38,7 +38,7 @@ def evaluate_hostile(
     bundle = Bundle.open(directory)
     kind_of_task, vocabulary = bundle.config.task.kind, bundle.config.architecture.vocabulary
     cases = hostile_cases(truncating_tokenizer(bundle), most_tokens(bundle), vocabulary)
-    weights, half = bundle.weights(), bundle.client_half
+    model = PlainAnswers(bundle)
     total, done, errors = sum(len(texts) for texts in cases.values()), 0, [0.0]
     kinds: dict[str, dict[str, int]] = {}
     with _asking(mode, bundle, connect or local_client(threads)) as ask:
@@ -49,7 +49,7 @@ def evaluate_hostile(
                 if outputs is None:
                     counts["refused"] += 1
                 else:
-                    wanted = plain_logits(weights, half.embed(ids, types))
+                    wanted = model.outputs(ids, types)
                     error = float(np.abs(shown(kind_of_task, outputs) - shown(kind_of_task, wanted)).max())
                     counts["wrong"] += not error <= TOLERANCE
                     errors.append(error)

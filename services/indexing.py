@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from he_runtime.bundle import CLIENT_FILES, Bundle
 from he_runtime.errors import RangeError
-from he_runtime.plain_model import logits as plain_outputs
+from services.plain_answers import PlainAnswers
 from services.truncation import truncating_tokenizer
 
 Progress = Callable[[int, int], None]
@@ -32,16 +32,16 @@ def passage_vectors(
     ValueError names a passage whose values leave their range, and what is wrong with a bundle that does not embed.
     """
     _expect_embeddings(bundle)
-    weights, half, config = bundle.weights(), bundle.client_half, bundle.config
+    model, config = PlainAnswers(bundle), bundle.config
     tokenizer = truncating_tokenizer(bundle)
     vectors = np.zeros((len(passages), config.architecture.hidden), np.float32)
     for number, passage in enumerate(passages):
         encoding = tokenizer.encode(passage)
         try:
-            vector = plain_outputs(weights, half.embed(list(encoding.ids), list(encoding.type_ids)))
+            vector = model.answer(list(encoding.ids), list(encoding.type_ids))
             length = float(np.linalg.norm(vector))
-            if not (np.abs(vector).max() <= config.ranges.logits and length > 0):
-                raise RangeError("its vector leaves the calibrated range")
+            if length == 0:
+                raise RangeError("its vector is zero, which points nowhere")
         except RangeError as error:
             raise ValueError(f"passage {number + 1} cannot be embedded: {error}") from None
         vectors[number] = vector / length

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from approx.softmax import TheXSoftmax, fit_reciprocal
+from thex.augmentation import joined
 from thex.calibration import calibrate
 from thex.data import Batch, Encoded, pad
 from thex.distillation import (
@@ -36,7 +37,10 @@ MOST_HOSTILE = 1.0
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage."""
+    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage.
+
+    alter: so many more texts, for a stage that wants them anew; None where no text can be altered.
+    """
 
     recipe: Recipe
     data: Encoded
@@ -45,6 +49,15 @@ class Lesson:
     seed: int
     device: torch.device
     progress: Progress
+    alter: Callable[[int], Encoded] | None
+
+    def with_texts_anew(self, stage: Stage) -> Lesson:
+        """The same with as many texts as the stage misses."""
+        missing = stage.missing(len(self.data))
+        if missing == 0 or self.alter is None:
+            return self
+        more = self.alter(missing)
+        return replace(self, data=joined(self.data, more, more.labels))
 
 
 def start_replacements(model: Encoder, lesson: Lesson) -> None:
@@ -58,6 +71,7 @@ def start_replacements(model: Encoder, lesson: Lesson) -> None:
 def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: Lesson) -> None:
     """Train the model in place. before: the operations that earlier stages have replaced."""
     recipe = lesson.recipe
+    lesson = lesson.with_texts_anew(stage)
     epochs = min(stage.most_epochs, stage.texts / len(lesson.data))
     if epochs == 0:
         return

@@ -64,7 +64,9 @@ def run_recipe(
 
     def lesson(exact: Encoder | None) -> Lesson:
         texts, teacher = taught()
-        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
+        # Another seed than the teacher's texts have.
+        alter = None if run.task.kind == "tokens" else functools.partial(_altered, run, subset, seed=config.seed + 1)
+        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress, alter)
 
     taught_by = _teacher_of(run)
     base = identity_of({
@@ -118,13 +120,18 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     logits = teacher_logits(teaching)
     if not recipe.altered or run.task.kind == "tokens":
         return subset, logits
-    mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
-    if mask is None:
-        raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
-    more = altered(subset, recipe.altered_count(len(subset)), mask, recipe.positions, SUBSET_SEED)
+    more = _altered(run, subset, recipe.altered_count(len(subset)), SUBSET_SEED)
     found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])
+
+
+def _altered(run: Run, subset: Encoded, count: int, seed: int) -> Encoded:
+    positions = run.config.recipe.positions
+    mask = load_tokenizer(run.start.tokenizer, positions).token_to_id("[MASK]")
+    if mask is None:
+        raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
+    return altered(subset, count, mask, positions, seed)
 
 
 def _teacher_of(run: Run) -> TeacherConfig | None:
