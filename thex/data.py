@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,11 @@ class Encoded:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def digest(self) -> str:
+        """Of ids, types and labels."""
+        whole = json.dumps([self.ids, self.types, self.labels.tolist()]).encode()
+        return hashlib.sha256(whole).hexdigest()[:16]
 
     def subset(self, indices: Sequence[int]) -> Encoded:
         """The examples at indices, in that order."""

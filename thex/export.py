@@ -25,13 +25,8 @@ def calibrate_and_export(
 ) -> dict[str, Any]:
     """Round to what is shipped, measure ranges, compare dev and hostile inputs with them, and write the bundle."""
     recipe = run.config.recipe
-    odd = hostile_cases(
-        load_tokenizer(run.start.tokenizer, recipe.positions), recipe.positions, model.config.vocabulary
-    )
-    identity = identity_of({
-        "before": identity, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences, "held": HELD,
-        "buckets": recipe.buckets, "hostile_texts": HOSTILE_TEXTS, "hostile": {name: texts.ids for name, texts in odd.items()},
-    })  # fmt: skip
+    odd = _hostile(run)
+    identity = calibrate_identity(run, identity)
     directory = run.directory / recipe.name / "calibrate"
     target = bundle if bundle is not None else directory.parent / "bundle"
     kept = kept_metrics(directory / "metrics.json", identity)
@@ -50,6 +45,21 @@ def calibrate_and_export(
     row["seconds"] = round(time.monotonic() - started, 1)
     keep(directory, model, row)
     return row
+
+
+def calibrate_identity(run: Run, before: str) -> str:
+    """Of the last step, given the identity of the one before."""
+    recipe = run.config.recipe
+    return identity_of({
+        "before": before, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences, "held": HELD,
+        "buckets": recipe.buckets, "hostile_texts": HOSTILE_TEXTS,
+        "hostile": {name: texts.ids for name, texts in _hostile(run).items()},
+    })  # fmt: skip
+
+
+def _hostile(run: Run) -> dict[str, Encoded]:
+    positions = run.config.recipe.positions
+    return hostile_cases(load_tokenizer(run.start.tokenizer, positions), positions, run.start.encoder.config.vocabulary)
 
 
 def _export(run: Run, model: Encoder, row: dict[str, Any], target: Path, odd: dict[str, Encoded]) -> dict[str, Any]:

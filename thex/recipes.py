@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +19,10 @@ class Stage(Facts):
     texts: how many texts are seen, at most most_epochs passes over the task's. ramp: the share of the stage over which the
     operations of `replaces` move from exact to replaced. trains: "norms" leaves all but the replaced norms as they are.
     Weights of the losses: label, teacher (logits of the fine-tuned larger encoder), exact and hidden (logits and hidden
-    states of the exact student), score (squares of attention scores beyond their bound: THE-X's regularisation
-    against overflow), ranges (the same for scores, pre-activations and hidden states), spread (of the deviations that norms
-    divide by, so that a constant can take their place). hostile_every: each so many steps the ranges penalty also sees
-    hostile inputs; 0 never. anew: where most_epochs over the task's texts are fewer than `texts`, the missing ones are
-    altered (thex.augmentation), and the exact student alone answers them: not with a label or a teacher, and none of a task with
-    a label for each token.
+    states of the exact student), first_token (its states in the last layer once more, where a classifier reads no other
+    row), score (squares of attention scores beyond their bound: THE-X's regularisation against overflow), ranges (the same
+    for scores, pre-activations and hidden states), spread (of the deviations that norms divide by, so that a constant can
+    take their place). hostile_every: each so many steps the ranges penalty also sees hostile inputs; 0 never.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -39,23 +36,11 @@ class Stage(Facts):
     teacher: float = 0.0
     exact: float = 0.0
     hidden: float = 0.0
+    first_token: float = 0.0
     score: float = 0.0
     ranges: float = 0.0
     spread: float = 0.0
     hostile_every: int = 0
-    anew: bool = False
-
-    @model_validator(mode="after")
-    def _answered(self) -> Stage:
-        if self.anew and (self.label or self.teacher):
-            raise ValueError(
-                f"stage {self.name}: texts altered anew have no label and no teacher; set both weights to 0"
-            )
-        return self
-
-    def missing(self, texts: int) -> int:
-        """How many texts have to be altered anew beside that many."""
-        return max(0, math.ceil(self.texts / self.most_epochs) - texts) if self.anew else 0
 
 
 class Recipe(Facts):
@@ -144,10 +129,7 @@ NON_INTERACTIVE = Recipe(
             name="norm", replaces=("norm",), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5, trains="norms",
             exact=1.0, hidden=1.0,
         ),
-        Stage(
-            name="distil", texts=120_000, most_epochs=2, anew=True, learning_rate=1.5e-3, exact=2.0, hidden=1.0,
-            ranges=0.3,
-        ),
+        Stage(name="distil", texts=120_000, learning_rate=1.5e-3, exact=2.0, hidden=1.0, ranges=0.3),
     ),
 )  # fmt: skip
 """Nothing leaves the server: every part is a polynomial, learned beside the exact student's states. Hostile inputs have no part

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from approx.softmax import TheXSoftmax, fit_reciprocal
-from thex.augmentation import joined
 from thex.calibration import calibrate
 from thex.data import Batch, Encoded, pad
 from thex.distillation import (
     embedding_loss,
+    first_token_loss,
     hidden_loss,
     label_loss,
     logit_loss,
@@ -37,10 +37,7 @@ MOST_HOSTILE = 1.0
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage.
-
-    alter: so many more texts, for a stage that wants them anew; None where no text can be altered.
-    """
+    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage."""
 
     recipe: Recipe
     data: Encoded
@@ -49,15 +46,6 @@ class Lesson:
     seed: int
     device: torch.device
     progress: Progress
-    alter: Callable[[int], Encoded] | None
-
-    def with_texts_anew(self, stage: Stage) -> Lesson:
-        """The same with as many texts as the stage misses."""
-        missing = stage.missing(len(self.data))
-        if missing == 0 or self.alter is None:
-            return self
-        more = self.alter(missing)
-        return replace(self, data=joined(self.data, more, more.labels))
 
 
 def start_replacements(model: Encoder, lesson: Lesson) -> None:
@@ -71,7 +59,6 @@ def start_replacements(model: Encoder, lesson: Lesson) -> None:
 def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: Lesson) -> None:
     """Train the model in place. before: the operations that earlier stages have replaced."""
     recipe = lesson.recipe
-    lesson = lesson.with_texts_anew(stage)
     epochs = min(stage.most_epochs, stage.texts / len(lesson.data))
     if epochs == 0:
         return
@@ -108,7 +95,7 @@ def _loss(logits: torch.Tensor, recorder: Recorder, batch: Batch, stage: Stage, 
         loss = loss + stage.label * label_loss(logits, lesson.data.labels[batch.indices].to(lesson.device))
     if stage.teacher and lesson.teacher is not None:
         loss = loss + stage.teacher * logit_loss(logits, lesson.teacher[batch.indices].to(lesson.device), batch.mask)
-    if (stage.exact or stage.hidden) and lesson.exact is not None:
+    if (stage.exact or stage.hidden or stage.first_token) and lesson.exact is not None:
         reference = Recorder()
         with torch.no_grad():
             wanted = lesson.exact(batch.ids, batch.mask, batch.types, EXACT, reference)
@@ -117,6 +104,8 @@ def _loss(logits: torch.Tensor, recorder: Recorder, batch: Batch, stage: Stage, 
         else:
             loss = loss + stage.exact * logit_loss(logits, wanted, batch.mask)
         loss = loss + stage.hidden * hidden_loss(recorder, reference, batch.mask, layers)
+        if stage.first_token and lesson.exact.config.pooling == "first":
+            loss = loss + stage.first_token * first_token_loss(recorder, reference, layers)
     if stage.score:
         loss = loss + stage.score * score_penalty(recorder, bounds, layers)
     if stage.ranges:

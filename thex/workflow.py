@@ -27,7 +27,7 @@ from thex.augmentation import altered, joined
 from thex.data import Encoded, encode, length_weighted_subset, load_tokenizer
 from thex.encoder import EXACT, Encoder, Ratios
 from thex.evaluation import predict
-from thex.export import calibrate_and_export
+from thex.export import calibrate_and_export, calibrate_identity
 from thex.precision import choose_device
 from thex.progress import Progress, silent
 from thex.recipes import Operation, Stage, ratios
@@ -57,33 +57,22 @@ def run_recipe(
     """
     run = replace(_prepare(config, data, work, progress), only_finished=only_finished)
     recipe = config.recipe
-    chosen = length_weighted_subset(run.train, recipe.sentences, SUBSET_CAP, SUBSET_POWER, SUBSET_SEED)
-    subset = run.train.subset(chosen)
+    subset = _subset(run)
     # What stages learn from is made when the first of them has to run: a run that is whole needs none of it.
     taught = functools.cache(lambda: _texts_and_teacher(run, subset))
 
     def lesson(exact: Encoder | None) -> Lesson:
         texts, teacher = taught()
-        # Another seed than the teacher's texts have.
-        alter = None if run.task.kind == "tokens" else functools.partial(_altered, run, subset, seed=config.seed + 1)
-        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress, alter)
+        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
 
-    taught_by = _teacher_of(run)
-    base = identity_of({
-        "task": run.task.name, "encoder": run.start.digest, "seed": config.seed, "texts": len(run.train),
-        "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch, "dropout": recipe.dropout,
-        "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
-        **({"altered": recipe.altered_count(len(subset))} if recipe.altered else {}),
-        "teacher": taught_by.model_dump() if taught_by is not None else None,
-    })  # fmt: skip
+    first, *others = stage_identities(run)
     exact = run.start.encoder.to(run.device)
-    identity = identity_of({"before": base, "stage": recipe.finetune.model_dump()})
     rows = [
         _stage(
             run,
             recipe.finetune,
             "finetune",
-            identity,
+            first,
             exact,
             EXACT,
             None,
@@ -94,10 +83,8 @@ def run_recipe(
     exact_dev = predict(exact.eval(), run.dev, EXACT)
     model = Encoder(exact.config, recipe.replacements).to(run.device)
     model.load_state_dict({**model.state_dict(), **_exact_part(exact)})
-    identity = identity_of({"before": identity, "replacements": recipe.replacements.model_dump()})
-    for number, stage in enumerate(recipe.stages):
+    for number, (stage, identity) in enumerate(zip(recipe.stages, others, strict=True)):
         before = recipe.replaced_after(number)
-        identity = identity_of({"before": identity, "stage": stage.model_dump()})
         place = f"{recipe.name}/{stage.name}"
 
         def work_of(number: int = number, stage: Stage = stage, before: tuple[Operation, ...] = before) -> None:
@@ -106,8 +93,39 @@ def run_recipe(
             learn(model, stage, before, lesson(exact))
 
         rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of, taught))
-    rows.append(calibrate_and_export(run, model, exact, exact_dev, identity, bundle))
+    rows.append(calibrate_and_export(run, model, exact, exact_dev, [first, *others][-1], bundle))
     return rows
+
+
+def stage_identities(run: Run) -> list[str]:
+    """Fine-tuning's and each stage's: digests of everything that leads to them, one of the one before."""
+    config, recipe, teacher = run.config, run.config.recipe, _teacher_of(run)
+    texts = len(_subset(run))
+    identity = identity_of({
+        "task": run.task.name, "train": run.train.digest(), "dev": run.dev.digest(), "encoder": run.start.digest,
+        "seed": config.seed, "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch,
+        "dropout": recipe.dropout, "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
+        **({"altered": recipe.altered_count(texts)} if recipe.altered else {}),
+        "teacher": teacher.model_dump() if teacher is not None else None,
+    })  # fmt: skip
+    found = [identity_of({"before": identity, "stage": recipe.finetune.model_dump()})]
+    identity = identity_of({"before": found[0], "replacements": recipe.replacements.model_dump()})
+    for stage in recipe.stages:
+        identity = identity_of({"before": identity, "stage": stage.model_dump()})
+        found.append(identity)
+    return found
+
+
+def identity_of_run(config: RunConfig, data: Path, work: Path) -> str:
+    """Of the last step's metrics, without running any: what two machines' runs of the same have in common."""
+    run = _prepare(config, data, work, silent)
+    return calibrate_identity(run, stage_identities(run)[-1])
+
+
+def _subset(run: Run) -> Encoded:
+    return run.train.subset(
+        length_weighted_subset(run.train, run.config.recipe.sentences, SUBSET_CAP, SUBSET_POWER, SUBSET_SEED)
+    )
 
 
 def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor | None]:
@@ -120,18 +138,13 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     logits = teacher_logits(teaching)
     if not recipe.altered or run.task.kind == "tokens":
         return subset, logits
-    more = _altered(run, subset, recipe.altered_count(len(subset)), SUBSET_SEED)
+    mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
+    if mask is None:
+        raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
+    more = altered(subset, recipe.altered_count(len(subset)), mask, recipe.positions, SUBSET_SEED)
     found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])
-
-
-def _altered(run: Run, subset: Encoded, count: int, seed: int) -> Encoded:
-    positions = run.config.recipe.positions
-    mask = load_tokenizer(run.start.tokenizer, positions).token_to_id("[MASK]")
-    if mask is None:
-        raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
-    return altered(subset, count, mask, positions, seed)
 
 
 def _teacher_of(run: Run) -> TeacherConfig | None:

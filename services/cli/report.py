@@ -27,6 +27,14 @@ def report(
     simulated: Annotated[int, typer.Option(help="Simulated examples of each bundle; -1 for all.", min=-1)] = 20,
     encrypted: Annotated[int, typer.Option(help="Encrypted examples of each bundle; -1 for all.", min=-1)] = 0,
     threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
+    add: Annotated[
+        list[Path] | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="results.json of another report, another machine's say: its rows of the same runs are taken. May be repeated.",
+        ),
+    ] = None,
     only_finished: Annotated[
         bool, typer.Option("--only-finished", help="Run nothing: report what is finished.")
     ] = False,
@@ -57,6 +65,7 @@ def report(
         simulated if simulated >= 0 else None,
         encrypted if encrypted >= 0 else None,
         threads=threads,
+        added=tuple(add or ()),
         only_finished=only_finished,
     )
     facts = {"command": shlex.join(["thex", *sys.argv[1:]]), "machine": machine()}

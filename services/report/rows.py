@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from thex.recipes import Recipe
 from thex.runs import NotFinishedError, RunConfig
 from thex.tasks import Task, read_split, task_of
 from thex.teachers import TeacherConfig
-from thex.workflow import run_recipe
+from thex.workflow import identity_of_run, run_recipe
 
 Row = dict[str, Any]
 
@@ -40,6 +42,9 @@ class Wanted:
     encrypted: int | None
     device: str = "auto"
     threads: int = 2
+    added: tuple[Path, ...] = ()
+    """results.json files of other reports, of other machines say: the rows of a run that is wanted here are taken from there, if
+    its recipe, encoder, teacher, seed and data are the same by digest."""
     only_finished: bool = False
     """Leave out runs that have not reached their last step, and examples that are not answered yet, instead of running them."""
 
@@ -59,15 +64,38 @@ class Collected:
 
 def collect(wanted: Wanted, progress: Progress, save: Callable[[Collected], None]) -> Collected:
     """All rows; runs what is missing. save is called with what is there after every run."""
-    collected = Collected()
+    collected, elsewhere = Collected(), _read_added(wanted.added)
     for task, encoder, seed, recipe in wanted.runs():
         config = RunConfig(encoder=encoder, recipe=recipe, seed=seed, teacher=wanted.teacher, device=wanted.device)
         try:
-            _run(wanted, config, wanted.data / task, progress, collected)
+            if not _take(wanted, config, wanted.data / task, elsewhere, collected):
+                _run(wanted, config, wanted.data / task, progress, collected)
         except NotFinishedError as error:  # only where nothing may run
             collected.left_out.append(f"{_name(task, config)}: {error}")
         save(collected)
     return collected
+
+
+def _read_added(files: tuple[Path, ...]) -> dict[str, list[Row]]:
+    """Rows by the identity of the run they are of; ValueError for a file that is not a report's."""
+    runs: dict[str, list[Row]] = {}
+    for file in files:
+        try:
+            rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+            key = operator.itemgetter("task", "encoder", "recipe", "seed")
+            for _, of_run in itertools.groupby(rows, key):
+                found = list(of_run)
+                runs.update({row["identity"]: found for row in found if "identity" in row})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file} is not a results.json of `thex report`: {error!r}") from None
+    return runs
+
+
+def _take(wanted: Wanted, config: RunConfig, data: Path, elsewhere: dict[str, list[Row]], collected: Collected) -> bool:
+    """Whether the run's rows came from another report."""
+    rows = elsewhere.get(identity_of_run(config, data, wanted.work)) if elsewhere else None
+    collected.rows += rows or []
+    return rows is not None
 
 
 def _name(task: str, config: RunConfig) -> str:
@@ -100,7 +128,8 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, coll
         extra = {name: stage[name] for name in ("agreement_exact", "largest", "seconds", "metrics")}
         if step == "calibrate":
             extra |= {
-                name: stage.get(name) for name in ("ranges", "dev_ranges", "hostile_ranges", "not_exported_because")
+                name: stage.get(name)
+                for name in ("identity", "ranges", "dev_ranges", "hostile_ranges", "not_exported_because")
             }
         rows.append(row(step, float(stage["metrics"][main]), stage["count"], **extra))
     rows[0]["majority"] = majority(task, data)

@@ -18,9 +18,9 @@ from services.evaluation import Mode, _chosen, answered, evaluate
 from services.hostile_evaluation import evaluate_hostile
 from services.report.rows import Wanted, collect, majority
 from services.report.tables import by_step, mean_drops
-from services.report.write import write_report
+from services.report.write import write_report, write_results
 from tests.bundles import write_small_bundle
-from tests.thex.test_bundle import QUICK, write_task
+from tests.thex.test_bundle import QUICK, TEACHER, write_task
 from thex.tasks import find_task
 
 RUNNER = CliRunner()
@@ -162,6 +162,21 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert not collect(dataclasses.replace(more, recipes=(other,)), lambda *_: None, lambda _so_far: None).rows
     unchanged = collect(wanted, lambda _stage, _done, _total: pytest.fail("ran again"), lambda _so_far: None)
     assert unchanged.rows == rows
+    # Rows of another report: of the same runs by digest, or not at all.
+    other_machine = tmp_path / "other" / "results.json"
+    write_results(rows, [], {"command": "", "machine": {}}, other_machine.parent)
+    elsewhere = dataclasses.replace(wanted, work=tmp_path / "nothing", added=(other_machine,), only_finished=True)
+    assert collect(elsewhere, lambda *_: None, lambda _so_far: None).rows == rows
+    for different in (
+        dataclasses.replace(elsewhere, recipes=(other,)),
+        dataclasses.replace(elsewhere, teacher=TEACHER),
+        dataclasses.replace(elsewhere, data=write_task(tmp_path / "changed" / "SST-2", "a fine film").parent),
+    ):
+        found = collect(different, lambda *_: None, lambda _so_far: None)
+        assert (found.rows, len(found.left_out)) == ([], 2)
+    other_machine.write_text("{}")
+    with pytest.raises(ValueError, match=r"results\.json is not a results\.json of `thex report`: KeyError\('rows'\)"):
+        collect(elsewhere, lambda *_: None, lambda _so_far: None)
     header, line = by_step(rows)
     assert header[5:] == ["exact", "rounded", "simulated", "all", "drop"]
     assert "±" in line[5]

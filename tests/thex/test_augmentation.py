@@ -113,39 +113,6 @@ def test_the_teacher_answers_altered_texts_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "teachers").exists()
 
 
-def test_a_stage_may_have_texts_anew_which_the_exact_student_answers(tmp_path: Path) -> None:
-    data, seen = write_task(tmp_path / "SST-2"), {}
-    for anew in (False, True):
-        (last,) = QUICK.stages
-        stage = last.model_copy(update={"texts": 160, "most_epochs": 2, "anew": anew})
-        recipe = QUICK.model_copy(update={"name": f"anew-{anew}".lower(), "stages": (stage,)})
-        steps: dict[str, int] = {}
-        run_recipe(
-            RunConfig(encoder="1x64", recipe=recipe, teacher=None),
-            data,
-            tmp_path / "run",
-            progress=lambda name, _done, total, steps=steps: steps.update({name: total}),
-        )
-        seen[anew] = steps["all"]
-    # 40 texts, in batches of 8: twice each, or 40 more and all of them twice.
-    assert seen == {False: 2 * 40 // 8, True: 2 * 80 // 8}
-
-
-def test_a_task_with_a_label_for_each_token_has_no_texts_anew(tmp_path: Path) -> None:
-    data = tmp_path / "names"
-    data.mkdir()
-    for split in ("train", "dev"):
-        (data / f"{split}.txt").write_text("Anna B-PER\nslept O\n\nRome B-LOC\nsleeps O\n" * 10)
-    (last,) = QUICK.stages
-    stages = (last.model_copy(update={"texts": 400, "most_epochs": 1, "anew": True}),)
-    rows = run_recipe(
-        RunConfig(encoder="1x64", recipe=QUICK.model_copy(update={"stages": stages}), teacher=None),
-        data,
-        tmp_path / "run",
-    )
-    assert [row["step"] for row in rows] == ["finetune", "all", "calibrate"]
-
-
 def test_a_small_task_has_a_least_number_of_altered_texts() -> None:
     recipe = QUICK.model_copy(update={"altered": 2.0, "altered_at_least": 100})
     assert [recipe.altered_count(texts) for texts in (10, 50, 60)] == [100, 100, 120]

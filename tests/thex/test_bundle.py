@@ -38,9 +38,9 @@ QUICK = Recipe(
 TEACHER = TeacherConfig(texts=16, passes=16)
 
 
-def write_task(directory: Path) -> Path:
-    directory.mkdir()
-    rows = [f"{'a fine and moving film' if i % 2 else 'a dull and stupid film'} number {i}\t{i % 2}" for i in range(40)]
+def write_task(directory: Path, praise: str = "a fine and moving film") -> Path:
+    directory.mkdir(parents=True)
+    rows = [f"{praise if i % 2 else 'a dull and stupid film'} number {i}\t{i % 2}" for i in range(40)]
     for split in ("train", "dev"):
         (directory / f"{split}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
     return directory

@@ -78,12 +78,3 @@ def test_a_penalty_that_explodes_still_pulls() -> None:
         assert float(value.detach()) <= min(size, 50 * (1 + math.log(max(1.0, size / 50)))) * (1 + 1e-6)
     assert bounded(torch.tensor(math.inf), 50.0) == 0
     assert bounded(torch.tensor(math.nan), 50.0) == 0
-
-
-def test_texts_altered_anew_fill_a_stage_and_have_neither_label_nor_teacher() -> None:
-    stage = Stage(name="end", texts=100, most_epochs=3, exact=1, anew=True)
-    assert [stage.missing(texts) for texts in (10, 33, 34, 200)] == [24, 1, 0, 0]
-    assert stage.model_copy(update={"anew": False}).missing(10) == 0
-    for weight in ("label", "teacher"):
-        with pytest.raises(ValidationError, match="stage end: texts altered anew have no label and no teacher"):
-            Stage.model_validate({**stage.model_dump(), weight: 0.5})
