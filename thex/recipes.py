@@ -106,7 +106,10 @@ def ratios(before: tuple[Operation, ...], stage: Stage, fraction: float) -> Rati
 STEADY = 2.0
 """Weight of the spread while what comes before the norms is replaced. In fine-tuning it would cost the exact student: SST-2 fell
 from 84.4 to 82.5 at 6 (one seed)."""
-FINETUNE = Stage(name="finetune", texts=400_000, most_epochs=8, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
+FINETUNE = Stage(name="finetune", texts=400_000, most_epochs=3, learning_rate=5e-4, label=0.5, teacher=1.0, ranges=0.3)
+"""No more than three passes: a student that has learned a small task's labels by heart answers other texts by chance, and no
+replacement answers alike. RTE after eight: 93 % of train and 56.7 % of dev are right, and a replaced student agrees on 88.4 % of
+dev; after three: 77 %, 57.4 % and 89.5 % (one seed)."""
 ALTERED, ALTERED_AT_LEAST = 2.0, 15_000
 """Altered texts, as a multiple of the train file, and how many a small one has."""
 
@@ -123,13 +126,15 @@ NON_INTERACTIVE = Recipe(
         ),
         Stage(
             name="softmax", replaces=("softmax",), texts=45_000, learning_rate=1.5e-3, label=0.4, teacher=1.0, exact=1.0,
-            hidden=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
+            hidden=1.0, first_token=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
         ),
         Stage(
             name="norm", replaces=("norm",), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5, trains="norms",
-            exact=1.0, hidden=1.0,
+            exact=1.0, hidden=1.0, first_token=1.0,
         ),
-        Stage(name="distil", texts=120_000, learning_rate=1.5e-3, exact=2.0, hidden=1.0, ranges=0.3),
+        Stage(
+            name="distil", texts=120_000, learning_rate=1.5e-3, exact=2.0, hidden=1.0, first_token=1.0, ranges=0.3,
+        ),
     ),
 )  # fmt: skip
 """Nothing leaves the server: every part is a polynomial, learned beside the exact student's states. Hostile inputs have no part
