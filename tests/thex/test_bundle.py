@@ -26,7 +26,7 @@ QUICK = Recipe(
     finetune=Stage(name="finetune", texts=40, label=1, teacher=1, ranges=0.3),
     replacements=Replacements(),
     stages=(
-        Stage(name="all", replaces=("activation", "softmax", "norm", "pooler"), texts=80, exact=1, hidden=1,
+        Stage(name="all", replaces=("activation", "softmax", "norm", "pooler"), texts=80, exact=1, hidden=1, first_token=1,
               ranges=0.3, hostile_every=2),
     ),
     batch=8,
