@@ -25,8 +25,6 @@ def calibrate_and_export(
 ) -> dict[str, Any]:
     """Round to what is shipped, measure ranges, compare dev and hostile inputs with them, and write the bundle."""
     recipe = run.config.recipe
-    odd = _hostile(run)
-    identity = calibrate_identity(run, identity)
     directory = run.directory / recipe.name / "calibrate"
     target = bundle if bundle is not None else directory.parent / "bundle"
     kept = kept_metrics(directory / "metrics.json", identity)
@@ -41,7 +39,7 @@ def calibrate_and_export(
     row: dict[str, Any] = {"identity": identity, "step": "calibrate", **measured(run, model, after, exact_dev)}
     row |= {"exact": scores(run, predict(exact, run.dev, EXACT)), "exported": False}
     if after == REPLACED:
-        row |= _export(run, model, row, target, odd)
+        row |= _export(run, model, row, target, _hostile(run))
     row["seconds"] = round(time.monotonic() - started, 1)
     keep(directory, model, row)
     return row

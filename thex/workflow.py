@@ -65,7 +65,7 @@ def run_recipe(
         texts, teacher = taught()
         return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
 
-    first, *others = stage_identities(run)
+    first, *others, last = run_identities(run, len(subset))
     exact = run.start.encoder.to(run.device)
     rows = [
         _stage(
@@ -93,14 +93,16 @@ def run_recipe(
             learn(model, stage, before, lesson(exact))
 
         rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of, taught))
-    rows.append(calibrate_and_export(run, model, exact, exact_dev, [first, *others][-1], bundle))
+    rows.append(calibrate_and_export(run, model, exact, exact_dev, last, bundle))
     return rows
 
 
-def stage_identities(run: Run) -> list[str]:
-    """Fine-tuning's and each stage's: digests of everything that leads to them, one of the one before."""
+def run_identities(run: Run, texts: int) -> list[str]:
+    """Fine-tuning's, each stage's and calibration's: digests of everything that leads to them, one of the one before.
+
+    texts: how many of the train file are learned from.
+    """
     config, recipe, teacher = run.config, run.config.recipe, _teacher_of(run)
-    texts = len(_subset(run))
     identity = identity_of({
         "task": run.task.name, "train": run.train.digest(), "dev": run.dev.digest(), "encoder": run.start.digest,
         "seed": config.seed, "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch,
@@ -113,13 +115,13 @@ def stage_identities(run: Run) -> list[str]:
     for stage in recipe.stages:
         identity = identity_of({"before": identity, "stage": stage.model_dump()})
         found.append(identity)
-    return found
+    return [*found, calibrate_identity(run, found[-1])]
 
 
 def identity_of_run(config: RunConfig, data: Path, work: Path) -> str:
     """Of the last step's metrics, without running any: what two machines' runs of the same have in common."""
     run = _prepare(config, data, work, silent)
-    return calibrate_identity(run, stage_identities(run)[-1])
+    return run_identities(run, len(_subset(run)))[-1]
 
 
 def _subset(run: Run) -> Encoded:

@@ -44,7 +44,8 @@ class Wanted:
     threads: int = 2
     added: tuple[Path, ...] = ()
     """results.json files of other reports, of other machines say: the rows of a run that is wanted here are taken from there, if
-    its recipe, encoder, teacher, seed and data are the same by digest."""
+    its recipe, encoder, teacher, seed and data are the same by digest.
+    Its simulated and encrypted examples are those it has there."""
     only_finished: bool = False
     """Leave out runs that have not reached their last step, and examples that are not answered yet, instead of running them."""
 

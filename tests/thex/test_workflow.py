@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from he_runtime.bundle import Bundle
 from he_runtime.plain_model import logits as plain_logits
-from tests.thex.test_bundle import QUICK
+from tests.thex.test_bundle import QUICK, write_task
 from thex.config import EncoderConfig
 from thex.data import encode, load_tokenizer
 from thex.encoder import REPLACED, Encoder
@@ -66,3 +66,16 @@ def test_pairs_get_scores_and_the_runtime_reads_the_bundle(tmp_path: Path) -> No
     ]
     # float64 formulas against float32 layers: 1e-7 of values up to a few hundred.
     np.testing.assert_allclose(found, predict(model, texts, REPLACED).numpy(), rtol=1e-4, atol=2e-3)
+
+
+def test_the_first_token_is_learned_by_itself(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "SST-2")
+    (last,) = QUICK.stages
+    weights = []
+    for weight in (0.0, 1.0):
+        stages = (last.model_copy(update={"first_token": weight}),)
+        recipe = QUICK.model_copy(update={"name": f"first-{weight:.0f}", "stages": stages})
+        run_recipe(RunConfig(encoder="1x64", recipe=recipe, teacher=None), data, tmp_path / "run")
+        kept = tmp_path / "run" / "fresh-1x64" / "SST-2" / "seed-0" / recipe.name / "all" / "model.safetensors"
+        weights.append(load_file(kept)["layers.0.down.weight"])
+    assert not np.array_equal(*weights)
