@@ -12,8 +12,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,15 +80,29 @@ def evaluate(
     """
     bundle, task, examples, tokens = _read_both(directory, data)
     chosen = _chosen(task, len(examples), limit)
-    answers.mkdir(parents=True, exist_ok=True)
-    kept = _kept(answers, bundle, mode)
+    asking = partial(answering, mode, bundle, connect or local_client(threads))
+    done = finished(kept_answers(answers, bundle, mode), chosen, examples, tokens, asking, progress)
+    return {
+        "mode": mode,
+        "bundle": bundle.digest,
+        **_summary(bundle, task, examples, tokens, [done[i] for i in sorted(chosen)]),
+    }
+
+
+def finished(
+    kept: Path,
+    chosen: list[int],
+    examples: Sequence[Example],
+    tokens: Sequence[tuple[list[int], list[int]]],
+    asking: "Callable[[], contextlib.AbstractContextManager[Ask]]",
+    progress: Progress,
+) -> dict[int, Answer]:
+    """Answers of the chosen examples: those that the file `kept` has, and the others asked and added to it one by one."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
     done = _read(kept)
     missing = [index for index in chosen if _stale(done.get(index), tokens[index])]
     if missing:
-        with (
-            answering(mode, bundle, connect or local_client(threads)) as ask,
-            kept.open("a", encoding="utf-8") as file,
-        ):
+        with asking() as ask, kept.open("a", encoding="utf-8") as file:
             for count, index in enumerate(missing, 1):
                 started = time.perf_counter()
                 answer = ask(examples[index], *tokens[index])
@@ -97,17 +112,13 @@ def evaluate(
                 file.write(json.dumps(asdict(done[index])) + "\n")
                 file.flush()
                 progress(len(chosen) - len(missing) + count, len(chosen))
-    return {
-        "mode": mode,
-        "bundle": bundle.digest,
-        **_summary(bundle, task, examples, tokens, [done[i] for i in sorted(chosen)]),
-    }
+    return done
 
 
 def answered(directory: Path, data: Path, mode: Mode, answers: Path) -> int:
     """The largest limit for which `evaluate` finds all its examples answered already."""
     bundle, task, examples, tokens = _read_both(directory, data)
-    done = _read(_kept(answers, bundle, mode))
+    done = _read(kept_answers(answers, bundle, mode))
     there = {index for index, of in enumerate(tokens) if not _stale(done.get(index), of)}
     return sum(1 for _ in itertools.takewhile(there.__contains__, _order(task, len(examples))))
 
@@ -119,10 +130,11 @@ def _read_both(directory: Path, data: Path) -> tuple[Bundle, Task, list[Example]
     if (task.kind, task.labels) != (bundle.config.task.kind, bundle.config.task.labels):
         raise ValueError(f"{directory} answers {bundle.config.task.labels}, the task {task.name} has {task.labels}")
     examples = read_split(task, data, "dev")
-    return bundle, task, examples, _tokens(bundle, examples)
+    return bundle, task, examples, tokens_of(bundle, examples)
 
 
-def _kept(answers: Path, bundle: Bundle, mode: Mode) -> Path:
+def kept_answers(answers: Path, bundle: Bundle, mode: Mode) -> Path:
+    """The file under answers that a bundle's finished examples are kept in."""
     return answers / f"{bundle.digest[:16]}-{mode}.jsonl"
 
 
@@ -140,7 +152,8 @@ def _chosen(task: Task, count: int, limit: int | None) -> list[int]:
     return _order(task, count)[:limit]
 
 
-def _tokens(bundle: Bundle, examples: list[Example]) -> list[tuple[list[int], list[int]]]:
+def tokens_of(bundle: Bundle, examples: Sequence[Example]) -> list[tuple[list[int], list[int]]]:
+    """Ids and types of each, cut as in training."""
     tokenizer = truncating_tokenizer(bundle)
     texts = [example.first if example.second is None else (example.first, example.second) for example in examples]
     return [(list(encoding.ids), list(encoding.type_ids)) for encoding in tokenizer.encode_batch(texts)]
@@ -268,10 +281,13 @@ def local_client(threads: int) -> Connect:
 
 
 def _ask_client(client: Client) -> Ask:
-    def answer(example: Example, _ids: list[int], _types: list[int]) -> Array | None:
+    def answer(example: Example, ids: list[int], types: list[int]) -> Array | None:
         try:
-            if client.model.config.task.kind == "embedding":
+            kind = client.model.config.task.kind
+            if kind == "embedding":
                 return client.embed_one(example.first).vector.astype(np.float64)
+            if kind == "search":
+                return client.outputs_of(ids, types)
             return np.array(client.classify(example.first, example.second).logits)
         except OutOfRangeError:
             return None

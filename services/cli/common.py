@@ -37,6 +37,11 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def lines_of(file: Path) -> list[str]:
+    """Its lines that are not blank."""
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
 def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Expected failures end with one line and exit code 1; THEX_DEBUG=1 shows the traceback."""
 

@@ -22,7 +22,7 @@ from services.cli.client import (
     TokenOption,
     TruncateOption,
 )
-from services.cli.common import JsonOption, console, error_console, one_line_errors, print_json
+from services.cli.common import JsonOption, console, error_console, lines_of, one_line_errors, print_json
 
 if TYPE_CHECKING:
     from services.client import Client
@@ -71,7 +71,7 @@ def embed(
 
     from services.client import Client, Identity
 
-    wanted = [*(texts or []), *(_lines(file) if file is not None else [])]
+    wanted = [*(texts or []), *(lines_of(file) if file is not None else [])]
     if not wanted:
         raise ValueError("nothing to embed: give texts, or a file with --file")
     identity = Identity(token, certificate, private_key)
@@ -133,7 +133,7 @@ def search(
     """
     from services.client import Client, EmbeddingCache, Identity
 
-    passages = list(dict.fromkeys(_lines(corpus))) if corpus is not None else []
+    passages = list(dict.fromkeys(lines_of(corpus))) if corpus is not None else []
     if corpus is not None and not passages:
         raise ValueError(f"{corpus} holds no passages: expected one a line")
     identity = Identity(token, certificate, private_key)
@@ -181,7 +181,7 @@ def index(
     from he_runtime.bundle import Bundle
     from services.indexing import passage_vectors, write_search_bundle
 
-    encoder, passages = Bundle.open(bundle), _lines(corpus)
+    encoder, passages = Bundle.open(bundle), lines_of(corpus)
     with _progress(as_json) as bar:
         task = bar.add_task("embedding passages", total=len(passages))
         vectors = passage_vectors(encoder, passages, lambda done, _total: bar.update(task, completed=done))
@@ -200,7 +200,3 @@ def _show(rows: list[dict[str, Any]], document: dict[str, Any], as_json: bool) -
     for row in rows:
         table.add_row(f"{row['cosine']:.3f}", str(row["passage"]))
     console.print(table)
-
-
-def _lines(file: Path) -> list[str]:
-    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from services.cli.common import JsonOption, console, error_console, one_line_errors, print_json
+from services.cli.common import JsonOption, console, error_console, lines_of, one_line_errors, print_json
 
 
 @one_line_errors
@@ -27,6 +27,10 @@ def evaluate(
             "--hostile", help="Ask inputs that nobody writes instead of a task's: none may be answered wrongly."
         ),
     ] = False,
+    queries: Annotated[
+        Path | None, typer.Option(help="Of a search bundle: a query for each line of this file, instead of a task.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="With --queries: how many passages have to be ranked alike.", min=1)] = 10,
     threads: Annotated[int, typer.Option(help="Threads of the evaluator.", min=1)] = 2,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,8 +50,13 @@ def evaluate(
         from services.hostile_evaluation import evaluate_hostile
 
         report = evaluate_hostile(bundle, chosen, threads=threads, progress=show)
+    elif queries is not None:
+        from services.search_evaluation import evaluate_search
+
+        texts = lines_of(queries)[:limit]
+        report = evaluate_search(bundle, texts, chosen, top=top, answers=answers, threads=threads, progress=show)
     elif data is None:
-        raise ValueError("nothing to ask: give a task's directory with --data, or --hostile")
+        raise ValueError("nothing to ask: give a task's directory with --data, queries with --queries, or --hostile")
     else:
         report = run(bundle, data, chosen, limit=limit, answers=answers, threads=threads, progress=show)
     if as_json:

@@ -28,17 +28,16 @@ from services._pb import inference_pb2 as messages
 from services.client.ahead import made_ahead
 from services.client.connection import Connection, Identity, Timeouts
 from services.client.directory_lock import locked, read_if_there, write_whole
-from services.client.errors import AnswerError, KeysUnknownError, OutOfRangeError, SelfTestError, ServerError
+from services.client.errors import AnswerError, KeysUnknownError, SelfTestError, ServerError
 from services.client.key_cache import KeyCache
 from services.client.key_processes import key_maker
-from services.client.result import Embedding, Match, Result
+from services.client.result import Embedding, Match, Result, length_of, nearest
 from services.client.retries import Retries
 from services.client.session import Prepared, Session
 
 CHUNK_BYTES = 1 << 20
 KEYS_AHEAD = 2  # made, or in hand, beyond those that are being made at once
 BUNDLE_BYTES = 64 << 20
-SHORTEST = 1e-3  # a vector that is shorter is noise
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total)."""
 
@@ -164,7 +163,7 @@ class Client:
         self._expect("embedding")
         answer = self._ask(self.session.prepare(text))
         return Embedding(
-            vector=(answer.outputs / _length(answer.outputs)).astype(np.float32),
+            vector=(answer.outputs / length_of(answer.outputs)).astype(np.float32),
             tokens=answer.prepared.tokens,
             cut=answer.prepared.cut,
             bucket=answer.prepared.bucket,
@@ -179,11 +178,8 @@ class Client:
         ValueError for a model that does not search.
         """
         self._expect("search")
-        passages = self.model.config.task.passages
         outputs = self._ask(self.session.prepare(text)).outputs
-        cosines = outputs[:passages] / _length(outputs[passages:])
-        best = np.argsort(-cosines, kind="stable")[:top]
-        return [Match(int(number), float(cosines[number])) for number in best]
+        return nearest(outputs, self.model.config.task.passages, top)
 
     def _expect(self, *kinds: str) -> None:
         kind = self.model.config.task.kind
@@ -390,13 +386,6 @@ class Client:
         if result is None or [item.name for item in result.outputs] != ["logits"]:
             raise AnswerError("the server ended without an answer")
         return bytes(result.outputs[0].data), float(result.seconds)
-
-
-def _length(vector: NDArray[np.float64]) -> float:
-    length = float(np.linalg.norm(vector))
-    if not length > SHORTEST:
-        raise OutOfRangeError(f"a vector of length {length:.2g} has no direction; this text cannot be embedded")
-    return length
 
 
 def _result(answer: _Answer, labels: tuple[str, ...]) -> Result:

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from services.client.errors import OutOfRangeError
+
 SHARED_BITS = 8
 MOST_SHARED_BITS = 12
+SHORTEST = 1e-3  # a vector that is shorter is noise
 
 
 def _rounded(values: NDArray[np.float64], bits: int) -> NDArray[np.float64]:
@@ -86,3 +89,21 @@ class Match:
 
     number: int
     cosine: float
+
+
+def length_of(vector: NDArray[np.float64]) -> float:
+    """The vector's length. OutOfRangeError where it is too short to point anywhere."""
+    length = float(np.linalg.norm(vector))
+    if not length > SHORTEST:
+        raise OutOfRangeError(f"a vector of length {length:.2g} has no direction; this text cannot be embedded")
+    return length
+
+
+def nearest(outputs: NDArray[np.float64], passages: int, top: int) -> list[Match]:
+    """The `top` passages of a search's answer, best first; equal cosines in the corpus' order. Raises as length_of does.
+
+    outputs: float64 [passages + features], the passages' scores, and the query's vector by whose length they are divided.
+    """
+    cosines = outputs[:passages] / length_of(outputs[passages:])
+    best = np.argsort(-cosines, kind="stable")[:top]
+    return [Match(int(number), float(cosines[number])) for number in best]

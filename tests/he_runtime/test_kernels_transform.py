@@ -1,15 +1,18 @@
 """The transform, the arithmetic and the encoding against Python integers and direct evaluation."""
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.encoding import coefficients, encoding_positions, to_residues
 from he_runtime.kernels.seeds import expand_uniform
 from he_runtime.kernels.transform import (
     TransformTables,
+    _forward_pair,
     automorphism,
     forward_columns,
     forward_multiple,
@@ -182,3 +185,12 @@ def test_seed_expansion_is_deterministic_uniform_and_below_each_prime() -> None:
 def test_a_seed_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="63 bytes"):
         expand_uniform(bytes(63), PRIMES, 4096)
+
+
+@pytest.mark.skipif(not llvm.get_host_cpu_features().get("avx512f"), reason="this processor has no such vectors")
+def test_loops_use_the_processors_whole_vectors() -> None:
+    """What is compiled of a transform's inner loop names 512-bit registers, not halves of them."""
+    loop = njit(error_model="numpy")(_forward_pair.py_func)  # what comes out of the cache cannot be looked at
+    loop(np.zeros(DEGREE), np.ones(DEGREE // 2), 1, DEGREE // 4, 97.0, 1 / 97)
+    (compiled,) = loop.inspect_asm().values()
+    assert compiled.count("zmm") > 10 * compiled.count("ymm")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import stat
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from he_runtime.plain_model import logits as plain_outputs
 from services.cli.main import app
 from services.client import AsyncClient, Client, EmbeddingCache, OutOfRangeError
 from services.client.testing import FakeServer
+from services.indexing import passage_vectors, write_search_bundle
 from services.local import LocalServer, local_server
+from services.search_evaluation import evaluate_search
 from tests.bundles import write_small_bundle
 from tests.services.tiny import tiny_client, tiny_server
 
@@ -136,6 +139,32 @@ def test_the_commands_embed_and_search_with_real_parameters(bundle: Path, tmp_pa
         assert "nothing to embed" in nothing.output
 
 
+def test_an_evaluation_of_a_search_sees_a_passage_in_another_place(bundle: Path, tmp_path: Path) -> None:
+    passages = ["good", "bad film", "a film was the the", "the the bad"]
+    encoder = Bundle.open(bundle)
+    write_search_bundle(encoder, passage_vectors(encoder, passages), tmp_path / "search")
+    searching = Bundle.open(tmp_path / "search")
+    kept = tmp_path / f"{searching.digest[:16]}-plain.jsonl"
+    first = evaluate_search(tmp_path / "search", ["good"], "plain", top=2, answers=tmp_path)
+    assert (first["same_ranking"], first["same_passages"], first["max_cosine_error"]) == (
+        1,
+        1,
+        pytest.approx(0, abs=1e-5),
+    )
+    line = json.loads(kept.read_text())
+    order = np.argsort(line["logits"][:4])[::-1]
+    line["logits"][order[0]], line["logits"][order[1]] = line["logits"][order[1]], line["logits"][order[0]]
+    kept.write_text(json.dumps(line) + "\n")
+    swapped = evaluate_search(tmp_path / "search", ["good"], "plain", top=2, answers=tmp_path)
+    assert (swapped["same_ranking"], swapped["same_passages"]) == (0, 1)
+    assert swapped["max_cosine_error"] == pytest.approx(first["smallest_gap"], abs=1e-4)
+    line["logits"][order[3]] = 100.0
+    kept.write_text(json.dumps(line) + "\n")
+    assert evaluate_search(tmp_path / "search", ["good"], "plain", top=2, answers=tmp_path)["same_passages"] == 0
+    with pytest.raises(ValueError, match="is for embedding: queries are asked of a bundle that `thex index` wrote"):
+        evaluate_search(bundle, ["good"], "plain", answers=tmp_path)
+
+
 def test_the_server_searches_its_own_corpus_and_learns_nothing(bundle: Path, tmp_path: Path) -> None:
     """More passages than a row holds; scores encrypted; the ranking is the plain model's."""
     words = ("good", "bad", "film", "a", "the", "was")
@@ -161,6 +190,16 @@ def test_the_server_searches_its_own_corpus_and_learns_nothing(bundle: Path, tmp
             )
         with pytest.raises(ValueError, match="for search: call search"):
             client.embed(TEXTS)
+        queries = [*TEXTS[:2], "the " * 40]
+        for mode in ("plain", "simulate", "encrypted"):
+            report = evaluate_search(
+                tmp_path / "search", queries, mode, top=1, answers=tmp_path, connect=lambda _: nullcontext(client)
+            )
+            assert (report["queries"], report["passages"], report["out_of_range"]) == (3, len(passages), 0)
+            assert report["max_cosine_error"] < 1e-3
+            assert report["worst_cosine"] > 1 - 1e-5
+        asked = len((tmp_path / f"{Bundle.open(tmp_path / 'search').digest[:16]}-plain.jsonl").read_text().splitlines())
+        assert asked == len(queries)
     again = CliRunner().invoke(
         app, ["index", str(tmp_path / "search"), "--corpus", str(corpus), "--out", str(tmp_path / "no")]
     )
