@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -265,6 +265,11 @@ class Plan:
     def keys(self) -> dict[int, int]:
         """Galois element (0: relinearisation) -> highest level, over all buckets."""
         return merged_keys(self.programs)
+
+    def without_constants(self) -> "Plan":
+        """The same plan less the numbers of its plaintexts (a deep model's take gigabytes), for who has encoded them."""
+        programs = {bucket: replace(program, constants=()) for bucket, program in self.programs.items()}
+        return replace(self, programs=programs)
 
     def client_plan(self) -> ClientPlan:
         """The client's part."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional
 
@@ -58,15 +60,22 @@ def embedding_loss(vectors: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 3.0 * (1 - cosine).mean() + error
 
 
-def hidden_loss(student: Recorder, exact: Recorder, mask: torch.Tensor, layers: int) -> torch.Tensor:
+def hidden_loss(
+    student: Recorder,
+    exact: Recorder,
+    mask: torch.Tensor,
+    layers: int,
+    points: Sequence[tuple[str, float]] = HIDDEN_POINTS,
+) -> torch.Tensor:
     """Relative squared error of the hidden states after both norms, and half of the attention output's, summed.
 
-    Over real tokens only (mask [batch, tokens]). Relative, so that no layer counts more for being larger.
+    Over real tokens only (mask [batch, tokens]). Relative, so that no layer counts more for being larger. points: what else to
+    compare, with its weight.
     """
     rows = mask[:, :, None]
     total = torch.zeros((), device=mask.device)
     for layer in range(layers):
-        for point, weight in HIDDEN_POINTS:
+        for point, weight in points:
             target = exact[point, layer]
             error = ((student[point, layer] - target) * rows).square().sum()
             total = total + weight * error / (target * rows).square().sum()

@@ -65,11 +65,11 @@ class Layer(nn.Module):
         context = (attention @ per_head(value)).transpose(1, 2).reshape(batch, tokens, hidden)
         attention_output = self.attention_output(context)
         residual = inputs + attention_output
-        normed = self.attention_norm(ratios.norm, residual)
+        normed = recorder.hold("normed", index, self.attention_norm(ratios.norm, residual))
         preactivation = self.up(normed)
         activation = self.activation(ratios.activation, preactivation)
         output_residual = normed + self.down(activation)
-        output: torch.Tensor = self.output_norm(ratios.norm, output_residual)
+        output = recorder.hold("output", index, self.output_norm(ratios.norm, output_residual))
         points = {
             "query": query, "key": key, "value": value, "score": score, "attention": attention, "context": context,
             "attention_output": attention_output, "residual": residual, "normed": normed,

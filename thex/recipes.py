@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from thex.config import NOTHING_REPLACED, Facts, RangeBounds, Replacements
 from thex.encoder import Ratios
+from thex.precision import Products
 
 Operation = Literal["softmax", "activation", "norm", "pooler"]
 
@@ -22,7 +23,8 @@ class Stage(Facts):
     states of the exact student), first_token (its states in the last layer once more, where a classifier reads no other
     row), score (squares of attention scores beyond their bound: THE-X's regularisation against overflow), ranges (the same
     for scores, pre-activations and hidden states), spread (of the deviations that norms divide by, so that a constant can
-    take their place). hostile_every: each so many steps the ranges penalty also sees hostile inputs; 0 never.
+    take their place), held (rows that run away, and are scaled back: thex.holding; 0 lets them run). hostile_every: each so many
+    steps the ranges penalty also sees hostile inputs, and where rows are held all that the exact student says of them; 0 never.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -40,6 +42,7 @@ class Stage(Facts):
     score: float = 0.0
     ranges: float = 0.0
     spread: float = 0.0
+    held: float = 0.0
     hostile_every: int = 0
 
 
@@ -48,7 +51,7 @@ class Recipe(Facts):
 
     sentences: how many texts of the train file, 0 for all. altered: so many times as many more are made of them
     (thex.augmentation), at least altered_at_least where any are, which the teacher answers: none without a teacher, and none of
-    a task with a label for each token.
+    a task with a label for each token. products: how precise the inputs of the stages' matrix products are (thex.precision).
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -57,6 +60,7 @@ class Recipe(Facts):
     stages: tuple[Stage, ...] = ()
     batch: int = 64
     hostile_batch: int = 8
+    products: Products = "float32"
     sentences: int = 0
     altered: float = Field(default=0.0, ge=0, le=20)
     altered_at_least: int = Field(default=0, ge=0)
@@ -172,22 +176,25 @@ SENTENCE_ENCODER = Recipe(
     replacements=NON_INTERACTIVE.replacements,
     stages=(
         Stage(
-            name="activation", replaces=("activation", "pooler"), texts=6_000, learning_rate=3e-4, exact=1.0, hidden=1.0,
+            name="activation", replaces=("activation", "pooler"), texts=12_000, learning_rate=4e-4, exact=1.0, hidden=1.0,
             ranges=0.1, hostile_every=4,
         ),
         Stage(
-            name="softmax", replaces=("softmax",), texts=9_000, learning_rate=3e-4, ramp=0.6, exact=1.0, hidden=1.0,
+            name="softmax", replaces=("softmax",), texts=18_000, learning_rate=4e-4, ramp=0.6, exact=1.0, hidden=1.0,
             ranges=0.1, hostile_every=4,
         ),
         Stage(
-            name="norm", replaces=("norm",), texts=15_000, learning_rate=3e-4, ramp=0.8, exact=1.0, hidden=1.0,
+            name="norm", replaces=("norm",), texts=30_000, learning_rate=4e-4, ramp=0.8, exact=1.0, hidden=1.0,
             ranges=0.1, hostile_every=4,
         ),
         Stage(
-            name="distil", texts=80_000, learning_rate=3e-4, exact=1.0, hidden=1.0, ranges=0.1, hostile_every=4,
+            name="distil", texts=180_000, learning_rate=4e-4, exact=1.0, hidden=1.0, ranges=0.1, hostile_every=4,
+        ),
+        Stage(
+            name="hold", texts=110_000, learning_rate=3e-4, exact=1.0, hidden=1.0, ranges=0.1, held=0.02, hostile_every=2,
         ),
     ),
-    batch=32,
+    products="bfloat16",
     range_bounds=RangeBounds(score=12.0, preactivation=8.0, hidden=10.0),
     positions=64,
     buckets=(16, 32, 64),

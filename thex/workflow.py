@@ -107,15 +107,21 @@ def run_identities(run: Run, texts: int) -> list[str]:
         "task": run.task.name, "train": run.train.digest(), "dev": run.dev.digest(), "encoder": run.start.digest,
         "seed": config.seed, "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch,
         "dropout": recipe.dropout, "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
+        **({"products": recipe.products} if recipe.products != "float32" else {}),
         **({"altered": recipe.altered_count(texts)} if recipe.altered else {}),
         "teacher": teacher.model_dump() if teacher is not None else None,
     })  # fmt: skip
-    found = [identity_of({"before": identity, "stage": recipe.finetune.model_dump()})]
+    found = [identity_of({"before": identity, "stage": _identified(recipe.finetune)})]
     identity = identity_of({"before": found[0], "replacements": recipe.replacements.model_dump()})
     for stage in recipe.stages:
-        identity = identity_of({"before": identity, "stage": stage.model_dump()})
+        identity = identity_of({"before": identity, "stage": _identified(stage)})
         found.append(identity)
     return [*found, calibrate_identity(run, found[-1])]
+
+
+def _identified(stage: Stage) -> dict[str, Any]:
+    """A stage's fields. `held` came later than results that others may have, and counts where it is used."""
+    return stage.model_dump(exclude=set() if stage.held else {"held"})
 
 
 def identity_of_run(config: RunConfig, data: Path, work: Path) -> str:

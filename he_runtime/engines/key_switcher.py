@@ -40,11 +40,11 @@ class KeySwitcher:
             self._levels[level] = level_tables(self.parameters, level)
         return self._levels[level]
 
-    def extend(self, part: Array) -> Array:
-        """All digits of `part` [level+1, N] at all primes; valid until the next call."""
+    def extend(self, part: Array, place: int = 0) -> Array:
+        """All digits of `part` [level+1, N] at all primes; valid until the next call for the same place."""
         level = part.shape[0] - 1
         tables, transforms = self.level_tables(level), self.transforms
-        extended, coefficients = self._digit_buffers(level)
+        extended, coefficients = self._digit_buffers(level, place)
         self.rows.each(
             level + 1,
             lambda first, last: key_switch.to_coefficients(
@@ -70,9 +70,9 @@ class KeySwitcher:
         self._lift(extended, coefficients, tables)
         return extended
 
-    def _digit_buffers(self, level: int) -> tuple[Array, Array]:
+    def _digit_buffers(self, level: int, place: int = 0) -> tuple[Array, Array]:
         n, rows = self.parameters.ring_degree, len(self.level_tables(level).rows)
-        extended = self.scratch.array("extended", (self.parameters.digit_count(level), rows, n))
+        extended = self.scratch.array(f"extended {place}", (self.parameters.digit_count(level), rows, n))
         return extended, self.scratch.array("coefficients", (level + 1, n))
 
     def _lift(self, extended: Array, coefficients: Array, tables: LevelTables) -> None:

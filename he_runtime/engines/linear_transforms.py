@@ -12,6 +12,8 @@ from he_runtime.engines.packed_key import PackedKey
 from he_runtime.kernels import division, encoding, matrix
 
 Array = NDArray[np.float64]
+MOST_SUM_BYTES = 2_000_000_000
+"""What the sums of outputs that are made together may take, if it is more than one output: beyond it rotations are made again."""
 PADDING = 8
 """Entries between rows that are read together: a power of two apart they would fall into the same lines of the first cache."""
 
@@ -38,17 +40,41 @@ def linear_transforms(
     coefficients [sums, M, steps]; babies: keys of all steps but the first, which is 0, and their permutations once more,
     stacked; giant: None where no output has a second sum.
     """
+    rows, n = len(switcher.level_tables(inputs[0].shape[1] - 1).rows), switcher.parameters.ring_degree
+    bytes_of_outputs = [16 * rows * n * of_output[0].shape[-3] for of_output in words]
+    results: list[Array] = []
+    for first, last in _together(bytes_of_outputs):
+        results += _made_together(switcher, inputs, words[first:last], babies, permutations, giant)
+    return results
+
+
+def _together(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs [first, last) of outputs whose sizes are at most MOST_SUM_BYTES in all, or of one."""
+    runs, first, total = [], 0, 0
+    for place, size in enumerate(sizes):
+        if place > first and total + size > MOST_SUM_BYTES:
+            runs.append((first, place))
+            first, total = place, 0
+        total += size
+    return [*runs, (first, len(sizes))]
+
+
+def _made_together(
+    switcher: KeySwitcher,
+    inputs: Sequence[Array],
+    words: Sequence[Sequence[Array]],
+    babies: Sequence[RotationKey],
+    permutations: NDArray[np.uint32],
+    giant: RotationKey | None,
+) -> list[Array]:
+    """Outputs that share their inputs' rotations."""
     level, n = inputs[0].shape[1] - 1, switcher.parameters.ring_degree
     tables = switcher.level_tables(level)
     counts = [of_output[0].shape[-3] for of_output in words]
     sums = np.empty(
         (sum(counts), 2, len(tables.rows), n)
     )  # no scratch: hundreds of megabytes that others may have next
-    switcher.rows.each(len(tables.rows), lambda first, last: sums[:, :, first:last].fill(0.0))
-    for index, residues in enumerate(inputs):
-        _add_rotated_sums(
-            switcher, residues, tuple(of_output[index] for of_output in words), babies, permutations, sums
-        )
+    _fill_with_sums(switcher, inputs, [table for of_output in words for table in of_output], babies, permutations, sums)
     results = []
     for stop, count in zip(itertools.accumulate(counts), counts, strict=True):
         total = sums[stop - 1]
@@ -60,36 +86,41 @@ def linear_transforms(
     return results
 
 
-def _add_rotated_sums(
+def _fill_with_sums(
     switcher: KeySwitcher,
-    residues: Array,
-    words: tuple[Array, ...],
+    inputs: Sequence[Array],
+    words: Sequence[Array],
     babies: Sequence[RotationKey],
     permutations: NDArray[np.uint32],
     sums: Array,
 ) -> None:
-    """sums [all sums, 2, QP rows, N] += the weighted sums of one ciphertext's rotations, modulo QP, of every output."""
-    rows = switcher.level_tables(residues.shape[1] - 1).rows
+    """sums [all sums, 2, QP rows, N] = the weighted sums of the inputs' rotations, modulo QP, of every output.
+
+    words: of every output and input, inputs innermost.
+    """
+    rows = switcher.level_tables(inputs[0].shape[1] - 1).rows
     low, high = tuple(baby.key.low for baby in babies), tuple(baby.key.high for baby in babies)
     key_level_rows = np.array([baby.key.level + 1 for baby in babies], np.int64)
-    extended, scratch = switcher.extend(residues[1]), switcher.scratch
-    block = min(division.BLOCK, switcher.parameters.ring_degree)
+    parts0, parts1 = tuple(residues[0] for residues in inputs), tuple(residues[1] for residues in inputs)
+    extended = tuple(switcher.extend(part, place) for place, part in enumerate(parts1))
+    scratch = switcher.scratch
+    # All rotations of a block are read by all sums, so they should fit the second cache together.
+    block = min(division.BLOCK >> (len(inputs) - 1).bit_length(), switcher.parameters.ring_degree)
 
     def add_rows(first: int, last: int, words: tuple[Array, ...], first_words: int) -> None:
-        rotated = scratch.array("rotated", (2, len(babies) + 1, block + PADDING))
+        rotated = scratch.array("rotated", (len(inputs), 2, len(babies) + 1, block + PADDING))
         matrix.rotated_sums(
-            residues[0], residues[1], extended, low, high, key_level_rows, permutations, words, first_words, first, last, rows,
+            parts0, parts1, extended, low, high, key_level_rows, permutations, words, first_words, first, last, rows,
             switcher.transforms.primes, rotated, scratch.array("product", (2, block)), sums,
         )  # fmt: skip
 
     def add(first: int, last: int) -> None:
-        if all(is_encoded(of_output) for of_output in words):
-            add_rows(first, last, words, 0)
+        if all(is_encoded(table) for table in words):
+            add_rows(first, last, tuple(words), 0)
             return
         for row in range(first, last):  # the transforms of one row at a time, in scratch
-            places = enumerate(words)
             row_words = tuple(
-                _row_words(switcher, of_output, row, int(rows[row]), place) for place, of_output in places
+                _row_words(switcher, table, row, int(rows[row]), place) for place, table in enumerate(words)
             )
             add_rows(row, row + 1, row_words, row)
 

@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 
 @njit(**KERNEL)
 def rotated_sums(
-    part0: Array,
-    part1: Array,
-    extended: Array,
+    parts0: tuple[Array, ...],
+    parts1: tuple[Array, ...],
+    extended: tuple[Array, ...],
     low: tuple[NDArray[np.int32], ...],
     high: tuple[NDArray[np.int16], ...],
     key_level_rows: NDArray[np.int64],
@@ -36,49 +36,76 @@ def rotated_sums(
     product: Array,
     sums: Array,
 ) -> None:
-    """sums[g] += sum over b of words[g, b] times the ciphertext rotated by baby step b, for QP rows first to last.
+    """sums[g] = sum over inputs c and steps b of words[c][g, b] times ciphertext c rotated by b, for QP rows first to last.
 
-    part0, part1: the ciphertext [rows of q, N]; extended: its digits. Step 0 is no rotation; steps 1, 2, ... have the keys
-    low, high with `key_level_rows` rows of q and the permutations [steps-1, N]. words: for each output [rows, sums, M, steps],
-    from QP row first_words on; sums [sums of all outputs, 2, QP rows, N]. Scratch: product [2, block], rotated [2, steps, block
-    and padding].
+    parts0, parts1: the ciphertexts [rows of q, N]; extended: their digits. Step 0 is no rotation; steps 1, 2, ... have the keys
+    low, high with `key_level_rows` rows of q and the permutations [steps-1, N]. words: for each output and input, inputs
+    innermost, [rows, sums, M, steps], from QP row first_words on; sums [sums of all outputs, 2, QP rows, N]. Scratch: product
+    [2, block], rotated [inputs, 2, steps, block and padding]. All inputs at once: a sum goes to memory when it is whole.
     """
-    q_rows, n, block = part0.shape[0], part0.shape[1], product.shape[1]
-    step = rotated.shape[2]
-    babies = rotated.reshape(2, rotated.shape[1] * step)
+    inputs, n, block = len(parts0), parts0[0].shape[1], product.shape[1]
     for r in range(first, last):
         row = rows[r]
         p, inverse_p, anchor = primes[row, 0], primes[row, 1], primes[row, 2]
         for start in range(0, n, block):
-            if r < q_rows:
-                rotated[0, 0, :block] = part0[r, start : start + block]
-                rotated[1, 0, :block] = part1[r, start : start + block]
-            else:
-                rotated[:, 0] = 0.0  # the ciphertext times P
-            for b in range(1, rotated.shape[1]):
-                permutation = permutations[b - 1, start : start + block]
-                source = int(permutation[0]) // block * block
-                key_row = r if r < q_rows else key_level_rows[b - 1] + r - q_rows
-                key_product(
-                    extended, r, source, low[b - 1], high[b - 1], key_row, product[0], product[1], p, inverse_p, anchor
-                )
-                if r < q_rows:
-                    own, x = part0[r, source : source + block], product[0]
-                    for i in range(block):
-                        x[i] += own[i]
-                for half in range(2):
-                    x, o = product[half], rotated[half, b]
-                    for i in range(block):
-                        o[i] = x[permutation[i] - source]
+            for c in range(inputs):
+                _rotate_block(
+                    parts0[c], parts1[c], extended[c], low, high, key_level_rows, permutations, r, start, p, inverse_p,
+                    anchor, product, rotated[c],
+                )  # fmt: skip
             place = 0
-            for output in words:
-                run = min(n // output.shape[2], block)
-                word = start * output.shape[2] // n
-                for g in range(output.shape[1]):
+            for of_output in range(0, len(words), inputs):
+                count, entries = words[of_output].shape[1], words[of_output].shape[2]
+                run = min(n // entries, block)
+                word = start * entries // n
+                for g in range(count):
                     for half in range(2):
                         out = sums[place + g, half, r, start : start + block]
-                        weigh(babies[half], step, output[r - first_words, g], word, run, out, p, inverse_p, anchor)
-                place += output.shape[1]
+                        out[:] = 0.0
+                        for c in range(inputs):
+                            babies = rotated[c, half].reshape(rotated.shape[2] * rotated.shape[3])
+                            weights = words[of_output + c][r - first_words, g]
+                            weigh(babies, rotated.shape[3], weights, word, run, out, p, inverse_p, anchor)
+                place += count
+
+
+@njit(**KERNEL)
+def _rotate_block(
+    part0: Array,
+    part1: Array,
+    extended: Array,
+    low: tuple[NDArray[np.int32], ...],
+    high: tuple[NDArray[np.int16], ...],
+    key_level_rows: NDArray[np.int64],
+    permutations: NDArray[np.uint32],
+    r: int,
+    start: int,
+    p: float,
+    inverse_p: float,
+    anchor: float,
+    product: Array,
+    rotated: Array,
+) -> None:
+    """One block of QP row r of all rotations of one ciphertext: rotated [2, steps, block and padding]."""
+    q_rows, block = part0.shape[0], product.shape[1]
+    if r < q_rows:
+        rotated[0, 0, :block] = part0[r, start : start + block]
+        rotated[1, 0, :block] = part1[r, start : start + block]
+    else:
+        rotated[:, 0] = 0.0  # the ciphertext times P
+    for b in range(1, rotated.shape[1]):
+        permutation = permutations[b - 1, start : start + block]
+        source = int(permutation[0]) // block * block
+        key_row = r if r < q_rows else key_level_rows[b - 1] + r - q_rows
+        key_product(extended, r, source, low[b - 1], high[b - 1], key_row, product[0], product[1], p, inverse_p, anchor)
+        if r < q_rows:
+            own, x = part0[r, source : source + block], product[0]
+            for i in range(block):
+                x[i] += own[i]
+        for half in range(2):
+            x, o = product[half], rotated[half, b]
+            for i in range(block):
+                o[i] = x[permutation[i] - source]
 
 
 @njit(**KERNEL)

@@ -19,6 +19,7 @@ import numpy as np
 from he_runtime.allocation import keep_freed_memory
 from he_runtime.bundle import Bundle
 from he_runtime.constant_cache import constants_of, wants_compact_tables
+from he_runtime.cost import program_milliseconds
 from he_runtime.engines.numba_engine import NumbaCiphertext, NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, run
@@ -34,6 +35,7 @@ from services.server.rerandomise import public_key, rerandomised
 from services.server.worker_entry import WorkerSettings, limit_this_job
 
 PROGRESS_SECONDS = 0.2
+MOST_REHEARSAL_MILLISECONDS = 60_000
 
 
 class Worker:
@@ -42,7 +44,6 @@ class Worker:
     def __init__(
         self, plan: Plan, threads: int, cancelled: Any, cache_directory: Path | None = None, *, loaded_key_sets: int = 2
     ) -> None:
-        self.plan = plan
         self.client_plan = plan.client_plan()
         self.loaded_key_sets = loaded_key_sets
         self.cancelled = cancelled
@@ -53,10 +54,16 @@ class Worker:
         """Of every loaded key set the encryption of zero that answers are re-randomised with."""
         self.engine.warm_up(lambda message: print(message, file=sys.stderr))  # noqa: T201  (the operator waits for this)
         self.constants = constants_of(plan, self.engine, cache_directory)
+        self.plan = plan.without_constants()
 
     def rehearse(self) -> None:
-        """Answer one query of zeros to the longest program, so that the first real one is as fast as any other."""
+        """Answer one query of zeros to the longest program, so that the first real one is as fast as any other.
+
+        None that is expected to take more than MOST_REHEARSAL_MILLISECONDS: beside it, touching memory first takes nothing.
+        """
         bucket, shape = max(self.plan.programs), (2, 1, self.plan.parameters.ring_degree)
+        if program_milliseconds(self.plan.programs[bucket]) > MOST_REHEARSAL_MILLISECONDS:
+            return
         outputs = rehearse(self.plan.programs[bucket], self.engine, self.constants[bucket], self.plan.keys)
         self._messages(self.engine, outputs, self.engine.from_rows(np.zeros(shape, np.uint64), 1.0))
 
@@ -158,10 +165,11 @@ def main(pipe: Connection, cancelled: Any, settings: WorkerSettings) -> None:
         plan = _insecure_test_plan(bundle, plan, settings.insecure_test_ring)
     cache = None if settings.cache_directory is None else Path(settings.cache_directory)
     worker = Worker(plan, settings.threads, cancelled, cache, loaded_key_sets=settings.loaded_key_sets)
+    del plan
     keep_freed_memory()
     worker.rehearse()
     files = {name: str(path) for name, path in bundle.client_half_files().items()}
-    pipe.send(("ready", json.dumps(plan.client_plan().to_json()), files))
+    pipe.send(("ready", json.dumps(worker.client_plan.to_json()), files))
     while True:
         try:
             job, arguments = pipe.recv()

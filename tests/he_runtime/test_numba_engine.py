@@ -288,6 +288,31 @@ def test_compact_tables_give_the_same_residues(setting: Setting, threads: int, p
         assert np.array_equal(encoded.to_rows(a), encoded.to_rows(b))
 
 
+@pytest.mark.parametrize("compact", [False, True])
+def test_outputs_made_together_or_one_by_one_are_the_same(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, compact: bool
+) -> None:
+    """Two inputs, three outputs of different numbers of sums; also the sum over inputs of what each gives alone."""
+    ciphertexts, random = [setting.encrypt(values(index)) for index in range(2)], np.random.default_rng(5)
+    engine = setting.engine.without_keys()
+    engine.compact_tables, engine._keys = compact, setting.engine._keys
+    slots = [[random.normal(size=(sums, 3, 8)) for _ in ciphertexts] for sums in (2, 1, 2)]
+    tables = [[engine.encode_table(of_input, LEVEL, SCALE) for of_input in of_output] for of_output in slots]
+    together = engine.linear_transforms(ciphertexts, tables, (0, 1, 2), 3)
+    monkeypatch.setattr("he_runtime.engines.linear_transforms.MOST_SUM_BYTES", 1)
+    one_by_one = engine.linear_transforms(ciphertexts, tables, (0, 1, 2), 3)
+    for a, b in zip(together, one_by_one, strict=True):
+        assert np.array_equal(engine.to_rows(a), engine.to_rows(b))
+    for place, whole in enumerate(together):
+        (first,), (second,) = (
+            engine.linear_transforms([ciphertext], [[tables[place][index]]], (0, 1, 2), 3)
+            for index, ciphertext in enumerate(ciphertexts)
+        )
+        # Three divisions round here, one of them both inputs at once.
+        added = engine.add(first, second)
+        assert setting.error(whole, setting.client.decrypt(engine.to_rows(added), added.scale)) < 3 * ROUNDING
+
+
 def test_missing_and_short_keys_are_named(setting: Setting) -> None:
     ciphertext = setting.encrypt(values(0))
     with pytest.raises(KeyMissingError, match=r"rotation by 5 at level 5"):
