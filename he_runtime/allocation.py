@@ -16,14 +16,29 @@ def keep_freed_memory() -> bool:
 
     What was freed before goes back to the system first, so call this after start-up's own large arrays are gone.
     """
-    if not sys.platform.startswith("linux"):
+    library = _library()
+    if library is None:
         return False
-    try:
-        library = ctypes.CDLL(None)
-        mallopt, malloc_trim = library.mallopt, library.malloc_trim
-    except (AttributeError, OSError):
-        return False
-    malloc_trim(0)
+    library.malloc_trim(0)
     # No block is mapped alone, however large. Other arenas than the main one hold no large block, so threads would map again.
     wanted = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _KEPT - 1))
-    return all(mallopt(name, value) == 1 for name, value in wanted)
+    return all(library.mallopt(name, value) == 1 for name, value in wanted)
+
+
+def give_back_freed_memory() -> None:
+    """Have the C library give what is free to the system: arrays below 32 MB leave gigabytes of gaps. Without glibc nothing."""
+    library = _library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _library() -> ctypes.CDLL | None:
+    """The C library, if it is glibc."""
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        _ = library.mallopt, library.malloc_trim
+    except (AttributeError, OSError):
+        return None
+    return library

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from he_runtime.allocation import give_back_freed_memory
 from he_runtime.bundle import Bundle, EncoderWeights, Pooling
 from he_runtime.cost import program_milliseconds
 from he_runtime.errors import ParameterError, PlanError, RangeError
@@ -220,6 +221,8 @@ class Alternative:
     refusal: str = ""
     baby_steps: int | None = None
     """Of its matrix products, where there is a choice."""
+    hoisted_steps: int | None = None
+    """Rotations that share a decomposition, where they are fewer than usual to save keys."""
     key_bytes: int = 0
     """Evaluation keys on the wire, for all buckets."""
 
@@ -228,6 +231,12 @@ class Alternative:
         """What the planner compares: the estimates of all buckets, and what keys are worth beside them."""
         milliseconds = self.milliseconds or {}
         return sum(milliseconds.values()) + len(milliseconds) * KEY_MILLISECONDS * self.key_bytes / 1e6
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The lowest is chosen: by price within MOST_KEY_BYTES, then by keys."""
+        over = self.key_bytes > MOST_KEY_BYTES
+        return over, self.key_bytes if over else self.price
 
 
 @dataclass(frozen=True)
@@ -347,7 +356,9 @@ def plan_weights(
     degrees = {name: ring.ring_degree for name, ring in rings.items() if isinstance(ring, Parameters)}
     usual = [degree for name, degree in degrees.items() if name != "wide values"]
     alternatives: list[Alternative] = []
-    built: list[tuple[Alternative, dict[int, Program]]] = []
+    best: tuple[Alternative, dict[int, Program]] | None = (
+        None  # no more than one is kept: a deep model's take gigabytes
+    )
     for name, (lower, needed) in LOWERINGS.items():
         levels, ring = needed(network), rings[name]
         refusal = ""
@@ -364,7 +375,9 @@ def plan_weights(
         if refusal or isinstance(ring, str):
             alternatives.append(Alternative(name, levels, degrees.get(name), None, refusal))
             continue
-        for options in lower.choices(shape):
+        choices = lower.choices(shape)
+        while choices:
+            options, *choices = choices
             try:
                 programs = {bucket: lower(network, ring, bucket, **options).program() for bucket in buckets}
             except PlanError as error:
@@ -374,12 +387,16 @@ def plan_weights(
             key_bytes = sum(evaluation_key_bytes(ring, level) for level in merged_keys(programs).values())
             alternative = Alternative(name, levels, ring.ring_degree, costs, key_bytes=key_bytes, **options)
             alternatives.append(alternative)
-            built.append((alternative, programs))
-    if not built:
+            if best is None or alternative.rank < best[0].rank:
+                best = alternative, programs
+            del programs
+            give_back_freed_memory()
+            if key_bytes > MOST_KEY_BYTES and not choices and "hoisted_steps" not in options:
+                choices = lower.frugal_choices(shape)
+    if best is None:
         reasons = "; ".join(f"{alternative.name}: {alternative.refusal}" for alternative in alternatives)
         raise (PlanError if degrees else ParameterError)(f"no plan fits: {reasons}")
-    most = max(MOST_KEY_BYTES, min(alternative.key_bytes for alternative, _ in built))
-    chosen, programs = min((pair for pair in built if pair[0].key_bytes <= most), key=lambda pair: pair[0].price)
+    chosen, programs = best
     parameters = programs[buckets[0]].parameters
     digest = hashlib.sha256(f"thex-program-2\n{model_digest}\n{parameters.digest}\n".encode())
     for bucket, program in sorted(programs.items()):

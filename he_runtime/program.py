@@ -4,6 +4,7 @@ Pure Python and numpy; no crypto. `ProgramBuilder` appends operations, works out
 operands, and refuses what real CKKS would compute wrongly. Values are numbered in the order in which they are made.
 """
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -85,6 +86,13 @@ class Operation:
         if self.kind == "linear_transforms":
             return len(self.steps) * len(self.inputs) * sum(self.sums)
         return len(self.constants) if self.kind == "weighted_sum" else 0
+
+
+def digest_of(values: NDArray[Any]) -> bytes:
+    """SHA-256 of an array's kind, shape and values: to know it again without keeping a copy."""
+    found = hashlib.sha256(f"{values.dtype.char} {values.shape} ".encode())
+    found.update(np.ascontiguousarray(values).data)
+    return found.digest()
 
 
 @dataclass(frozen=True)
@@ -353,7 +361,7 @@ class ProgramBuilder:
         vector = np.asarray(vector, np.complex128 if np.iscomplexobj(vector) else np.float64)
         if vector.shape == (1,) and np.iscomplexobj(vector):
             vector = np.resize(vector, 2)  # no polynomial in X^(N/2) is i in every slot
-        key = (f"{vector.dtype.char} {vector.shape} ".encode() + vector.tobytes(), level, scale)
+        key = (digest_of(vector), level, scale)
         if key not in self._known_constants:
             self._known_constants[key] = len(self._constants)
             self._constants.append(Constant(vector, level, scale))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.interface import MOST_BABY_STEPS
 from he_runtime.errors import PlanError
-from he_runtime.lowering.row_operations import Blocks, Map, RowOperations
+from he_runtime.lowering.row_operations import FRUGAL, HOISTED, Blocks, Map, RowOperations
 from he_runtime.lowering.row_weights import RowWeights, paired, paired_bias
 from he_runtime.lowering.rows import RowLayout
 from he_runtime.lowering.shape import Shape
@@ -63,7 +63,15 @@ class HadamardLowering:
             {"baby_steps": steps} for steps in sorted({min(max(2, steps), most) for steps in (below, above, 2 * above)})
         ]
 
-    def __init__(self, network: Network, parameters: Parameters, bucket: int, baby_steps: int) -> None:
+    @staticmethod
+    def frugal_choices(shape: Shape) -> list[dict[str, int]]:
+        """More where the keys of `choices` are too large: nearly as many baby steps, and fewer keys of other rotations."""
+        most = max(choice["baby_steps"] for choice in HadamardLowering.choices(shape))
+        return [{"baby_steps": most * share // 16, "hoisted_steps": FRUGAL} for share in (15, 12)]
+
+    def __init__(
+        self, network: Network, parameters: Parameters, bucket: int, baby_steps: int, hoisted_steps: int = HOISTED
+    ) -> None:
         self.network = network
         self.shape = Shape.of(network)
         shape = self.shape
@@ -78,7 +86,7 @@ class HadamardLowering:
             raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
-        self.rows = RowOperations(self.builder, self.layout, baby_steps)
+        self.rows = RowOperations(self.builder, self.layout, baby_steps, hoisted_steps)
         self.weights = RowWeights(self.layout, shape)
 
     def program(self) -> Program:

@@ -56,6 +56,11 @@ class TokenShiftLowering:
         """What the planner may choose: here nothing."""
         return [{}]
 
+    @staticmethod
+    def frugal_choices(shape: Shape) -> list[dict[str, int]]:  # noqa: ARG004
+        """What else it may choose to save keys: nothing."""
+        return []
+
     def __init__(self, network: Network, parameters: Parameters, bucket: int) -> None:
         self.network = network
         self.shape = Shape.of(network)

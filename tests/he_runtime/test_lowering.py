@@ -117,12 +117,31 @@ def test_a_plan_whose_keys_are_too_large_is_not_taken_while_there_is_another(mon
     weights = random_weights(2, 32, 2, 64)
     free = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
     sizes = {(a.name, a.baby_steps): a.key_bytes for a in free.alternatives if a.milliseconds}
-    monkeypatch.setattr("he_runtime.plan.MOST_KEY_BYTES", sizes[free.lowering, free.baby_steps] - 1)
-    bound = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
-    assert sizes[bound.lowering, bound.baby_steps] < sizes[free.lowering, free.baby_steps]
-    monkeypatch.setattr("he_runtime.plan.MOST_KEY_BYTES", 1)  # nothing is that small
-    fewest = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
-    assert sizes[fewest.lowering, fewest.baby_steps] == min(sizes.values())
+    assert not any(alternative.hoisted_steps for alternative in free.alternatives)
+    for most in (sizes[free.lowering, free.baby_steps] - 1, 1):  # nothing is as small as 1: then the fewest
+        monkeypatch.setattr("he_runtime.plan.MOST_KEY_BYTES", most)
+        bound = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
+        sizes = {(a.name, a.baby_steps): a.key_bytes for a in bound.alternatives if a.milliseconds}
+        assert any(alternative.hoisted_steps for alternative in bound.alternatives)
+        prices = {(a.name, a.baby_steps): a.price for a in bound.alternatives if a.milliseconds and a.key_bytes <= most}
+        wanted = min(prices, key=prices.get) if prices else min(sizes, key=sizes.get)
+        assert (bound.lowering, bound.baby_steps) == wanted
+
+
+@pytest.mark.parametrize(("baby_steps", "hoisted_steps"), [(6, 2), (5, 4), (15, 4), (16, 8)])
+def test_any_number_of_baby_and_hoisted_steps_makes_the_same_answer(
+    monkeypatch: pytest.MonkeyPatch, baby_steps: int, hoisted_steps: int
+) -> None:
+    """Also where baby steps do not divide the width, so that the last giant step has fewer."""
+    weights, text = random_weights(2, 16, 2, 64), random_text(7, 16)
+    options = [{"baby_steps": baby_steps, "hoisted_steps": hoisted_steps}]
+    monkeypatch.setattr("he_runtime.lowering.hadamard.HadamardLowering.choices", lambda _shape: options)
+    parameters = make_parameters(1024, 15, insecure_test=True)
+    plan = plan_weights(
+        weights, (8,), logit_range=50.0, model_digest="test", parameters=parameters, lowering="hadamard sums"
+    )
+    assert plan.baby_steps == baby_steps
+    np.testing.assert_allclose(simulate(plan, 8, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)
 
 
 def test_noise_of_ckks_moves_the_logits_by_little() -> None:
