@@ -49,21 +49,30 @@ def passage_vectors(
     return vectors
 
 
-def write_search_bundle(bundle: Bundle, vectors: NDArray[np.float32], directory: Path) -> None:
+def write_search_bundle(
+    bundle: Bundle, vectors: NDArray[np.float32], directory: Path, buckets: Sequence[int] | None = None
+) -> None:
     """Write a bundle that searches them. vectors: float32 [passages, features], of unit length.
 
-    Replaces a bundle of the same path. ValueError for a bundle that does not embed, or for no passages.
+    buckets: which of the encoder's a query may have, None for all; a server plans, and a client makes keys, for these alone.
+    Replaces a bundle of the same path. ValueError for a bundle that does not embed, for no passages, or a bucket it has not.
     """
     _expect_embeddings(bundle)
     config = bundle.config
     if not len(vectors):
         raise ValueError("no passages: a search needs at least one")
+    unknown = sorted(set(buckets or ()) - set(config.buckets))
+    if unknown:
+        raise ValueError(
+            f"{bundle.directory} has no bucket {unknown[0]}: its buckets are {', '.join(map(str, config.buckets))}"
+        )
     document: dict[str, Any] = json.loads((bundle.directory / "config.json").read_bytes())
     document["name"] = f"{config.name}-search"
     document["task"] = {"name": "search", "kind": "search", "labels": [], "pair": False, "passages": len(vectors)}
     # A score is at most as long as the vector it is made of.
     document["ranges"]["logits"] = config.ranges.logits * float(np.sqrt(config.architecture.hidden))
     document["accuracy"] = {}
+    document["buckets"] = sorted(set(buckets or config.buckets))
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
         target = Path(temporary) / "bundle"

@@ -175,6 +175,12 @@ def index(
     bundle: Annotated[Path, typer.Argument(help="Bundle of a sentence encoder.")],
     corpus: Annotated[Path, typer.Option(help="Text file; each line is a passage, in the clear.")],
     out: Annotated[Path, typer.Option(help="Where the bundle that searches them is written, for `thex serve`.")],
+    bucket: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Tokens of a query, one of the encoder's buckets; repeatable, all by default. Fewer need fewer keys."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Embed an operator's passages and write the bundle that searches them with encrypted queries."""
@@ -185,7 +191,7 @@ def index(
     with _progress(as_json) as bar:
         task = bar.add_task("embedding passages", total=len(passages))
         vectors = passage_vectors(encoder, passages, lambda done, _total: bar.update(task, completed=done))
-    write_search_bundle(encoder, vectors, out)
+    write_search_bundle(encoder, vectors, out, bucket)
     if as_json:
         print_json({"bundle": str(out), "passages": len(passages)})
     else:

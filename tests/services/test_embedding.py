@@ -144,6 +144,11 @@ def test_an_evaluation_of_a_search_sees_a_passage_in_another_place(bundle: Path,
     encoder = Bundle.open(bundle)
     write_search_bundle(encoder, passage_vectors(encoder, passages), tmp_path / "search")
     searching = Bundle.open(tmp_path / "search")
+    assert searching.config.buckets == encoder.config.buckets
+    write_search_bundle(encoder, passage_vectors(encoder, passages), tmp_path / "short", encoder.config.buckets[:1])
+    assert Bundle.open(tmp_path / "short").config.buckets == encoder.config.buckets[:1]
+    with pytest.raises(ValueError, match="has no bucket 7: its buckets are"):
+        write_search_bundle(encoder, passage_vectors(encoder, passages), tmp_path / "no", [7])
     kept = tmp_path / f"{searching.digest[:16]}-plain.jsonl"
     first = evaluate_search(tmp_path / "search", ["good"], "plain", top=2, answers=tmp_path)
     assert (first["same_ranking"], first["same_passages"], first["max_cosine_error"]) == (
