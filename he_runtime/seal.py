@@ -6,6 +6,7 @@ than ours and ends at N=32768; `Parameters` has checked the same numbers against
 
 import math
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -33,6 +34,8 @@ class SecretKey:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
+        self._smaller: dict[int, Any] = {}
+        """The same key for contexts of fewer primes."""
 
     def __repr__(self) -> str:
         return "SecretKey(<hidden>)"
@@ -41,35 +44,75 @@ class SecretKey:
         raise TypeError("a secret key is not pickled; store it encrypted with he_runtime.secret_store")
 
 
+@dataclass(frozen=True)
+class _Ring:
+    """SEAL's context of one number of primes, without the chain below it: that has tables for every level, 6 GB at N=65536.
+
+    SEAL names a ring by its degree and primes (parms_id), so what one context makes the others read.
+    """
+
+    context: Any
+    encoder: Any
+    parms_id: Any
+    key_id: Any
+    """Name of the ring that this context's secret key lies in."""
+
+
+def _context(parameters: Parameters, primes: int, *, chain: bool) -> Any:
+    settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
+    settings.set_poly_modulus_degree(parameters.ring_degree)
+    settings.set_coeff_modulus([sealapi.Modulus(prime) for prime in parameters.all_primes[:primes]])
+    return sealapi.SEALContext(settings, chain, sealapi.SEC_LEVEL_TYPE.NONE)
+
+
+def _ring(parameters: Parameters, rows: int) -> _Ring:
+    """The ring of the first `rows` primes. SEAL keeps a context's last prime for keys, so it gets one more where there is one."""
+    context = _context(parameters, rows + 1, chain=False)
+    top = context.key_context_data()
+    own = top if rows == len(parameters.all_primes) else top.next_context_data()
+    if len(own.parms().coeff_modulus()) != rows:
+        raise HERuntimeError(f"SEAL has no ring of {rows} primes with N={parameters.ring_degree}")
+    return _Ring(context, sealapi.CKKSEncoder(context), own.parms_id(), top.parms_id())
+
+
 @dataclass
 class SealClient:
     """SEAL for one parameter set. Holds no secret; every secret operation takes the key."""
 
     parameters: Parameters
-    context: Any = field(init=False)
-    encoder: Any = field(init=False)
-    _ids: dict[int, Any] = field(init=False)
+    _rings: dict[int, _Ring] = field(default_factory=dict)
     _file: MemoryFile = field(default_factory=MemoryFile)
+    _making: threading.RLock = field(default_factory=threading.RLock)
 
-    def __post_init__(self) -> None:
-        settings = sealapi.EncryptionParameters(sealapi.SCHEME_TYPE.CKKS)
-        settings.set_poly_modulus_degree(self.parameters.ring_degree)
-        settings.set_coeff_modulus([sealapi.Modulus(prime) for prime in self.parameters.all_primes])
-        self.context = sealapi.SEALContext(settings, True, sealapi.SEC_LEVEL_TYPE.NONE)
-        self.encoder = sealapi.CKKSEncoder(self.context)
-        self._ids = {}
-        data = self.context.key_context_data()
-        while data is not None:
-            self._ids[len(data.parms().coeff_modulus())] = data.parms_id()
-            data = data.next_context_data()
+    def ring(self, rows: int) -> _Ring:
+        """The ring of the chain's first `rows` primes, made when first asked for. Public."""
+        with self._making:
+            if rows not in self._rings:
+                self._rings[rows] = _ring(self.parameters, rows)
+            return self._rings[rows]
 
-    def parms_id(self, rows: int) -> Any:
-        """SEAL's name for the chain's first `rows` primes."""
-        return self._ids[rows]
+    @property
+    def _whole(self) -> _Ring:
+        return self.ring(len(self.parameters.all_primes))
+
+    def _secret_in(self, key: SecretKey, rows: int) -> Any:
+        """SEAL's handle of the secret key for a ring's context: fewer of the same residues."""
+        ring = self.ring(rows)
+        if ring is self._whole:
+            return key._handle
+        with self._making:
+            if rows not in key._smaller:
+                handle = sealapi.SecretKey()
+                residues = self.secret_rows(key)[: rows + 1]
+                self._file.load(
+                    handle, ring.context, plaintext_parts(_id_bytes(ring.key_id), residues.reshape(-1), 1.0)
+                )
+                key._smaller[rows] = handle
+            return key._smaller[rows]
 
     def generate_secret_key(self) -> SecretKey:
         """A fresh uniform ternary secret."""
-        return SecretKey(sealapi.KeyGenerator(self.context).secret_key())
+        return SecretKey(sealapi.KeyGenerator(self._whole.context).secret_key())
 
     def secret_rows(self, key: SecretKey) -> NDArray[np.uint64]:
         """The secret's transformed residues at all primes, uint64 [all primes, N]. Secret: for key material only."""
@@ -79,35 +122,33 @@ class SealClient:
     def load_secret_key(self, rows: NDArray[np.uint64]) -> SecretKey:
         """The secret key with these residues (as `secret_rows` gave them)."""
         handle = sealapi.SecretKey()
-        key_id = _id_bytes(self._ids[len(self.parameters.all_primes)])
-        self._file.load(handle, self.context, plaintext_parts(key_id, rows.reshape(-1), 1.0))
+        whole = self._whole
+        self._file.load(handle, whole.context, plaintext_parts(_id_bytes(whole.parms_id), rows.reshape(-1), 1.0))
         return SecretKey(handle)
 
     def encryptor(self, key: SecretKey) -> Any:
-        """SEAL's symmetric encryptor."""
-        return sealapi.Encryptor(self.context, key._handle)
+        """SEAL's symmetric encryptor at all primes, special ones included."""
+        return sealapi.Encryptor(self._whole.context, key._handle)
 
     def encrypt(self, key: SecretKey, slots: NDArray[Any], level: int, scale: float) -> SealCiphertext:
         """A seeded encryption of slots [N/2], real or complex: rows uint64 [1, level+1, N] and the other part's seed."""
         if len(slots) != self.parameters.slots or not np.isfinite(slots).all():
             raise HERuntimeError(f"{len(slots)} values to encrypt; expected {self.parameters.slots} finite ones")
-        plaintext = sealapi.Plaintext()
-        self.encoder.encode(slots.tolist(), self._ids[level + 1], scale, plaintext)
-        return read_ciphertext(self._file.save(self.encryptor(key).encrypt_symmetric(plaintext)))
+        plaintext, ring = sealapi.Plaintext(), self.ring(level + 1)
+        ring.encoder.encode(slots.tolist(), ring.parms_id, scale, plaintext)
+        encryptor = sealapi.Encryptor(ring.context, self._secret_in(key, level + 1))
+        return read_ciphertext(self._file.save(encryptor.encrypt_symmetric(plaintext)))
 
     def encrypt_zero(self, encryptor: Any) -> SealCiphertext:
         """A seeded encryption of zero at all primes, special ones included: what keys are made from."""
-        return read_ciphertext(
-            self._file.save(encryptor.encrypt_zero_symmetric(self._ids[len(self.parameters.all_primes)]))
-        )
+        return read_ciphertext(self._file.save(encryptor.encrypt_zero_symmetric(self._whole.parms_id)))
 
     def to_seal(self, rows: NDArray[np.uint64], scale: float) -> Any:
         """A SEAL ciphertext from canonical residues uint64 [parts, level+1, N]."""
         if not (math.isfinite(scale) and scale > 0):
             raise HERuntimeError(f"a ciphertext of scale {scale} cannot be decrypted; scales are positive and finite")
-        ciphertext = sealapi.Ciphertext()
-        parts = ciphertext_parts(_id_bytes(self._ids[rows.shape[1]]), rows, scale)
-        return self._file.load(ciphertext, self.context, parts)
+        ciphertext, ring = sealapi.Ciphertext(), self.ring(rows.shape[1])
+        return self._file.load(ciphertext, ring.context, ciphertext_parts(_id_bytes(ring.parms_id), rows, scale))
 
     def from_seal(self, ciphertext: Any) -> NDArray[np.uint64]:
         """Canonical residues uint64 [parts, level+1, N] of a SEAL ciphertext."""
@@ -115,15 +156,17 @@ class SealClient:
 
     def decrypt(self, key: SecretKey, rows: NDArray[np.uint64], scale: float) -> NDArray[np.float64]:
         """Real slots float64 [N/2] of a ciphertext given as canonical residues uint64 [2, level+1, N]."""
-        plaintext = sealapi.Plaintext()
-        sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, scale), plaintext)
-        return np.array(self.encoder.decode_double(plaintext))
+        return np.array(self.ring(rows.shape[1]).encoder.decode_double(self._decrypted(key, rows, scale)))
 
     def decrypt_complex(self, key: SecretKey, rows: NDArray[np.uint64], scale: float) -> NDArray[np.complex128]:
         """Slots complex128 [N/2], as `decrypt` does it."""
-        plaintext = sealapi.Plaintext()
-        sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, scale), plaintext)
-        return np.array(self.encoder.decode_complex(plaintext))
+        return np.array(self.ring(rows.shape[1]).encoder.decode_complex(self._decrypted(key, rows, scale)))
+
+    def _decrypted(self, key: SecretKey, rows: NDArray[np.uint64], scale: float) -> Any:
+        plaintext, count = sealapi.Plaintext(), rows.shape[1]
+        decryptor = sealapi.Decryptor(self.ring(count).context, self._secret_in(key, count))
+        decryptor.decrypt(self.to_seal(rows, scale), plaintext)
+        return plaintext
 
     def decrypt_coefficients(self, key: SecretKey, coefficients: NDArray[np.uint64]) -> NDArray[np.float64]:
         """Centred coefficients float64 [N] of a ciphertext at level 0, given as coefficients uint64 [2, N] below q0."""
@@ -132,10 +175,8 @@ class SealClient:
         parts = coefficients.astype(np.float64)
         for part in parts:
             tables.forward(part, 0)
-        plaintext = sealapi.Plaintext()
         rows = np.mod(parts, float(prime)).astype(np.uint64)[:, None]
-        sealapi.Decryptor(self.context, key._handle).decrypt(self.to_seal(rows, 1.0), plaintext)
-        message = read_plaintext(self._file.save(plaintext)).astype(np.float64)
+        message = read_plaintext(self._file.save(self._decrypted(key, rows, 1.0))).astype(np.float64)
         tables.inverse(message, 0, centred(pow(degree, -1, prime), prime))
         return message - np.rint(message / prime) * prime
 
@@ -145,15 +186,20 @@ def _id_bytes(parms_id: Any) -> bytes:
 
 
 class SealOperations:
-    """SEAL's evaluator with SEAL's own keys: for the reference engine only. Every method returns a new handle.
+    """SEAL's evaluator with SEAL's own keys and whole chain: for the reference engine only. Every method returns a new handle.
 
     SEAL compares scales exactly, so sums set them to one value first; the caller has checked that they agree.
     """
 
     def __init__(self, client: SealClient, key: SecretKey, elements: list[int]) -> None:
-        self._client = client
-        self._evaluator = sealapi.Evaluator(client.context)
-        generator = sealapi.KeyGenerator(client.context, key._handle)
+        context = _context(client.parameters, len(client.parameters.all_primes), chain=True)
+        self._encoder, self._evaluator = sealapi.CKKSEncoder(context), sealapi.Evaluator(context)
+        self._ids: dict[int, Any] = {}
+        data = context.key_context_data()
+        while data is not None:
+            self._ids[len(data.parms().coeff_modulus())] = data.parms_id()
+            data = data.next_context_data()
+        generator = sealapi.KeyGenerator(context, key._handle)
         self._relinearisation = sealapi.RelinKeys()
         generator.create_relin_keys(self._relinearisation)
         self._galois = sealapi.GaloisKeys()
@@ -163,7 +209,7 @@ class SealOperations:
     def encode(self, values: NDArray[np.float64], level: int, scale: float) -> Any:
         """A plaintext of real slots [N/2]."""
         plaintext = sealapi.Plaintext()
-        self._client.encoder.encode(values.tolist(), self._client.parms_id(level + 1), scale, plaintext)
+        self._encoder.encode(values.tolist(), self._ids[level + 1], scale, plaintext)
         return plaintext
 
     def apply_galois(self, ciphertext: Any, element: int) -> Any:
@@ -235,7 +281,7 @@ class SealOperations:
     def drop(self, ciphertext: Any, level: int) -> Any:
         """Fewer primes."""
         result = sealapi.Ciphertext()
-        self._evaluator.mod_switch_to(ciphertext, self._client.parms_id(level + 1), result)
+        self._evaluator.mod_switch_to(ciphertext, self._ids[level + 1], result)
         return result
 
     def _scaled(self, ciphertext: Any, scale: float) -> Any:

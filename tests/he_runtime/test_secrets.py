@@ -42,6 +42,22 @@ def test_a_secret_key_shows_and_pickles_nothing(client: SealClient) -> None:
         pickle.dumps(secret)
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_what_is_encrypted_at_a_level_is_decrypted_there_and_no_level_has_tables_of_others(
+    client: SealClient, level: int
+) -> None:
+    """SEAL's whole chain takes tables for each of its levels: 6 GB at N=65536 with 54 primes."""
+    secret, slots = client.generate_secret_key(), np.linspace(-1, 1, PARAMETERS.slots)
+    fresh = client.encrypt(secret, slots, level, PARAMETERS.scale)
+    assert (fresh.rows.shape, fresh.seed is None) == ((1, level + 1, PARAMETERS.ring_degree), False)
+    primes = PARAMETERS.primes[: level + 1]
+    rows = np.stack([fresh.rows[0], expand_uniform(fresh.seed, primes, PARAMETERS.ring_degree)])
+    np.testing.assert_allclose(client.decrypt(secret, rows, fresh.scale), slots, rtol=0, atol=1e-4)
+    contexts = client.ring(level + 1).context.key_context_data()
+    assert len(contexts.parms().coeff_modulus()) == level + 2
+    assert contexts.next_context_data().next_context_data() is None
+
+
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
 def test_a_stored_key_decrypts_what_the_first_encrypted(
     client: SealClient, tmp_path: Path, passphrase: str | None
