@@ -197,12 +197,12 @@ class KeySwitcher:
         out: Array,
         skip: tuple[int, int] = (0, 0),
     ) -> None:
-        weights, anchors = conversion.weights, conversion.anchors
+        weights, anchors, halves, shifts = conversion.weights, conversion.anchors, conversion.halves, conversion.shifts
         blocks = -(-self.parameters.ring_degree // division.BLOCK)
         self.rows.each(
             blocks,
             lambda first, last: division.convert_rows(
-                sources, weights, anchors, first, last, *skip, tables, self.transforms.primes, out
+                sources, weights, anchors, halves, shifts, first, last, *skip, tables, self.transforms.primes, out
             ),
         )
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import anchor_for, centred
+from he_runtime.kernels.halves import halves
 from he_runtime.parameters import Parameters
 
 Array = NDArray[np.float64]
@@ -16,10 +17,15 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Conversion:
-    """From some primes to others. weights [targets, sources]; anchors [targets]: where the sums of `convert_rows` start."""
+    """From some primes to others. weights [targets, sources]; anchors [targets]: where the sums of `convert_rows` start.
+
+    halves [targets, 2, sources], shifts [targets]: the same weights where sums of halves are exact (`kernels.halves`), or 0.
+    """
 
     weights: Array
     anchors: Array
+    halves: Array
+    shifts: Array
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,8 @@ def level_tables(parameters: Parameters, level: int) -> LevelTables:
         for i, p in enumerate(digit):
             gadget[starts[j] + i] = centred(pow(product // p, -1, p) * pow(n, -1, p), p)
         targets = [parameters.all_primes[row] for row in rows]
-        weights = np.array([[centred(product // p, q) for p in digit] for q in targets], np.float64)
-        conversion.append(Conversion(weights, _anchors(digit, targets)))
+        weights = [[centred(product // p, q) for p in digit] for q in targets]
+        conversion.append(_conversion(weights, digit, targets))
     special = list(range(level + 1, len(rows)))
     return LevelTables(
         np.array(rows, np.int64),
@@ -92,17 +98,23 @@ def _division(parameters: Parameters, rows: list[int], sources: list[int], kept:
         for d in dropped
     ]
     targets = parameters.primes[:kept]
-    down = np.array([[centred(-pow(d, -1, q), q) for d in dropped] for q in targets], np.float64)
+    down = [[centred(-pow(d, -1, q), q) for d in dropped] for q in targets]
     scale = np.array([centred(pow(chain, -1, q), q) for q in targets], np.float64)
     return DivisionTables(
         np.array(sources, np.int64),
         np.array([rows[source] for source in sources], np.int64),
         np.array(factors, np.float64),
-        Conversion(down, _anchors(dropped, targets)),
+        _conversion(down, dropped, targets),
         scale,
     )
 
 
-def _anchors(sources: Sequence[int], targets: Sequence[int]) -> Array:
-    """Of sums over the sources of a value below its prime times a centred weight."""
-    return np.array([anchor_for(sum(sources) * q / 2) for q in targets])
+def _conversion(weights: Sequence[Sequence[int]], sources: Sequence[int], targets: Sequence[int]) -> Conversion:
+    """weights: of each target those of the sources, centred. Of a source all values are below its prime."""
+    cut = [halves(of_target, sources, q) for of_target, q in zip(weights, targets, strict=True)]
+    return Conversion(
+        np.array(weights, np.float64),
+        np.array([anchor_for(sum(sources) * q / 2) for q in targets]),
+        np.array([words for words, _ in cut]),
+        np.array([shift for _, shift in cut]),
+    )

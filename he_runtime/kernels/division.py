@@ -14,10 +14,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, multiply_constant, reduce, rint, settle
+from he_runtime.kernels.halves import SIDE_BY_SIDE, sum_of_halves
 from he_runtime.kernels.transform import forward, forward_multiple, inverse
+from he_runtime.kernels.vector_code import LANES
 
 Array = NDArray[np.float64]
 
+WHOLE = LANES * SIDE_BY_SIDE
 BLOCK = 2048
 """Entries of a row that are worked on together, so that as many rows as it takes fit the second cache."""
 
@@ -76,6 +79,8 @@ def convert_rows(
     sources: Array,
     weights: Array,
     anchors: Array,
+    halves: Array,
+    shifts: Array,
     first: int,
     last: int,
     skip_from: int,
@@ -87,8 +92,8 @@ def convert_rows(
     """out[t] = sum over k of sources[k]·weights[t, k] modulo the prime of row tables[t], for blocks first to last of a row.
 
     sources [count, N], weights [targets, count], anchors [targets], which depend on the sources' primes too, out [targets, N];
-    targets skip_from to skip_to are left alone. All targets of a block are made while its sources lie in the second cache: row
-    by row they would be read anew for each target.
+    halves [targets, 2, count], shifts [targets]: see `kernels.halves`; targets skip_from to skip_to are left alone. All targets
+    of a block are made while its sources lie in the second cache: row by row they would be read anew for each target.
     """
     block = min(BLOCK, out.shape[1])
     for start in range(first * block, last * block, block):
@@ -96,6 +101,9 @@ def convert_rows(
             if t < skip_from or t >= skip_to:
                 row = tables[t]
                 target = out[t, start : start + block]
+                if shifts[t] > 0 and block % WHOLE == 0:
+                    sum_of_halves(sources, start, halves[t], primes[row, 0], primes[row, 1], shifts[t], target)
+                    continue
                 _convert(sources, start, weights[t], primes[row, 0], primes[row, 1], anchors[t], target)
 
 

@@ -1,25 +1,22 @@
 """Weighted sums of many rows: for each run of entries that share their weights, sum over b of x[b]·w[b] modulo p.
 
-The sum runs innermost, with its parts in registers; a compiler vectorises innermost loops only, and the entries that would be
-its lanes lie one loop further out. So the vectors are written out, in portable LLVM IR: four of eight entries at a time, which
-hides the latency of the multiply-adds. Plain loops took twice the time, a fifth of a whole query.
+The sum runs innermost, with its parts in registers, so the vectors are written out (`vector_code`): four of eight entries at a
+time, which hides the latency of the multiply-adds. Plain loops took twice the time, a fifth of a whole query.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import KERNEL, accumulate, reduce, settle
+from he_runtime.kernels.vector_code import LANES, VectorCode
 
 Array = NDArray[np.float64]
-
-LANES = 8
 
 
 def _make_weigh_vectors(count: int) -> Callable[..., None]:
@@ -54,53 +51,28 @@ def _make_weigh_vectors(count: int) -> Callable[..., None]:
 
 
 def _generate(count: int) -> Callable[..., Any]:
-    vector = ir.VectorType(ir.DoubleType(), LANES)
-
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _, x_start, x_step, _, words_start, terms, _, out_start, p, inverse_p, anchor = arguments
-
-        def data(argument: int) -> Any:
-            return context.make_array(signature.args[argument])(context, builder, arguments[argument]).data
-
-        def splat(value: Any) -> Any:
-            single = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), lanes)
-
-        def place(base: Any, start: Any, k: int) -> Any:
-            address = builder.gep(base, [builder.add(start, ir.Constant(start.type, LANES * k))])
-            return builder.bitcast(address, vector.as_pointer())
-
-        def function(name: str, operands: int) -> Any:
-            kind = ir.FunctionType(vector, [vector] * operands)
-            return cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f64")
-
-        fma, nearest = function("fma", 3), function("nearbyint", 1)
-        rows, weights, sums = data(0), data(3), data(6)
-        start = splat(anchor)
-        high = [cgutils.alloca_once_value(builder, start) for _ in range(count)]
-        low = [
-            cgutils.alloca_once_value(builder, builder.load(place(sums, out_start, k), align=8)) for k in range(count)
-        ]
+        code = VectorCode(context, builder, signature, arguments)
+        rows, weights, sums = code.data(0), code.data(3), code.data(6)
+        start = code.splat(anchor)
+        high = [code.variable(start) for _ in range(count)]
+        low = [code.variable(code.load(sums, out_start, k)) for k in range(count)]
         with cgutils.for_range(builder, terms) as loop:
-            weight = splat(builder.load(builder.gep(weights, [builder.add(words_start, loop.index)])))
+            weight = code.entry(weights, builder.add(words_start, loop.index))
             row = builder.add(x_start, builder.mul(loop.index, x_step))
             for k in range(count):
-                value = builder.load(place(rows, row, k), align=8)
+                value = code.load(rows, row, k)
                 before = builder.load(high[k])
-                after = builder.call(fma, [value, weight, before])
-                rest = builder.call(fma, [value, weight, builder.fsub(before, after)])
+                after = code.fma(value, weight, before)
+                rest = code.fma(value, weight, builder.fsub(before, after))
                 builder.store(after, high[k])
                 builder.store(builder.fadd(builder.load(low[k]), rest), low[k])
-        modulus, inverse_modulus = splat(p), splat(inverse_p)
+        modulus, inverse_modulus = code.splat(p), code.splat(inverse_p)
         for k in range(count):
             whole = builder.fsub(builder.load(high[k]), start)
-            quotient = builder.call(nearest, [builder.fmul(whole, inverse_modulus)])
-            reduced = builder.call(fma, [builder.fneg(quotient), modulus, whole])
-            settled = builder.fadd(reduced, builder.load(low[k]))
-            quotient = builder.call(nearest, [builder.fmul(settled, inverse_modulus)])
-            reduced = builder.call(fma, [builder.fneg(quotient), modulus, settled])
-            builder.store(reduced, place(sums, out_start, k), align=8)
+            settled = builder.fadd(code.reduced(whole, modulus, inverse_modulus), builder.load(low[k]))
+            code.store(code.reduced(settled, modulus, inverse_modulus), sums, out_start, k)
         return context.get_dummy_value()
 
     return generate
