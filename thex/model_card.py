@@ -12,6 +12,8 @@ def model_card(document: dict[str, Any]) -> str:
     dev = document["accuracy"]["dev"]
     config = document["provenance"]["config"]
     recipe = config["recipe"]
+    # Of a sentence encoder the directory of all tasks.
+    data = "ROOT" if document["task"]["kind"] == "embedding" else document["task"]["name"]
     teacher = config["teacher"]["checkpoint"] if config["teacher"] else "none"
     rows = "\n".join(
         f"| {index + 1} | "
@@ -48,7 +50,7 @@ A client refuses an answer whose logits leave their range. Inputs unlike the tas
 
 ## How it was made
 
-`thex train --data {document["task"]["name"]} --out BUNDLE --encoder {config["encoder"]} --recipe recipe.json --seed {config["seed"]} --teacher {teacher}` with this recipe.json:
+`thex train --data {data} --out BUNDLE --encoder {config["encoder"]} --recipe recipe.json --seed {config["seed"]} --teacher {teacher}` with this recipe.json:
 
 ```json
 {json.dumps(recipe, indent=1)}
