@@ -4,18 +4,22 @@ import numpy as np
 import pytest
 
 from he_runtime.engines.numba_tables import Conversion, level_tables
-from he_runtime.kernels.division import BLOCK, convert_rows
+from he_runtime.kernels.division import BLOCK, WHOLE, convert_rows
 from he_runtime.kernels.transform import make_tables
 from he_runtime.parameters import SHAPES, ChainShape, Parameters, make_parameters
 
-ENTRIES = 48
+ENTRIES = 2 * WHOLE
 
 
-def converted(parameters: Parameters, sources: np.ndarray, conversion: Conversion, rows: np.ndarray) -> np.ndarray:
+def converted(
+    parameters: Parameters, sources: np.ndarray, conversion: Conversion, rows: np.ndarray, shifts: np.ndarray
+) -> np.ndarray:
     out = np.zeros((len(rows), sources.shape[1]))
     primes = make_tables(parameters.all_primes, 16).primes
     blocks = -(-sources.shape[1] // BLOCK)
-    convert_rows(sources, conversion.weights, conversion.anchors, 0, blocks, 0, 0, rows, primes, out)
+    convert_rows(
+        sources, conversion.weights, conversion.anchors, conversion.halves, shifts, 0, blocks, 0, 0, rows, primes, out
+    )
     return out
 
 
@@ -38,11 +42,16 @@ def test_every_conversion_of_a_chain_is_exact(shape: ChainShape) -> None:
         sources = generator.integers(-bounds, bounds, (len(primes), ENTRIES), endpoint=True)
         sources[:, :8] = np.sign(sources[:, :8]) * bounds  # the largest there are
         sources[:, 8] = bounds[:, 0] * np.sign(conversion.weights[0])  # all of one sign
-        out = converted(parameters, sources.astype(np.float64), conversion, rows)
-        for t, row in enumerate(rows):
-            q = parameters.all_primes[row]
-            weights = [int(w) for w in conversion.weights[t]]
-            for i in range(ENTRIES):
-                wanted = sum(int(x) * w for x, w in zip(sources[:, i], weights, strict=True))
-                assert out[t, i] == int(out[t, i])
-                assert (int(out[t, i]) - wanted) % q == 0
+        for shifts in (
+            conversion.shifts,
+            np.zeros(len(rows)),
+        ):  # by halves of weights where they are exact, and without
+            out = converted(parameters, sources.astype(np.float64), conversion, rows, shifts)
+            for t, row in enumerate(rows):
+                q = parameters.all_primes[row]
+                weights = [int(w) for w in conversion.weights[t]]
+                for i in range(ENTRIES):
+                    wanted = sum(int(x) * w for x, w in zip(sources[:, i], weights, strict=True))
+                    assert out[t, i] == int(out[t, i])
+                    assert (int(out[t, i]) - wanted) % q == 0
+    assert any(conversion.shifts.any() for _, conversion, _ in conversions)

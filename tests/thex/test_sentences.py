@@ -74,7 +74,7 @@ def test_an_embeddings_metric_is_of_pairs_and_agreement_is_a_cosine() -> None:
 def test_the_workflow_makes_a_bundle_that_the_runtime_reads_alike(tmp_path: Path) -> None:
     root, checkpoint = write_root(tmp_path / "data"), write_teacher(tmp_path / "encoder")
     rows = run_recipe(RunConfig(encoder=str(checkpoint), recipe=RECIPE), root, tmp_path / "run", tmp_path / "bundle")
-    assert [row["step"] for row in rows] == ["finetune", "activation", "softmax", "norm", "distil", "calibrate"]
+    assert [row["step"] for row in rows] == ["finetune", "activation", "softmax", "norm", "distil", "hold", "calibrate"]
     assert rows[-1]["exported"], rows[-1]["not_exported_because"]
     # Nothing is fine-tuned: the first row is the encoder as it was, and what comes later stays near it.
     exact = load_checkpoint(checkpoint, pooling="mean", head=False, positions=16)
