@@ -8,6 +8,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+import he_runtime.kernels  # noqa: F401  (compiles for the evaluator's vectors, if it comes before the first loop)
+
 ENTRIES = 2048
 """Half of a first-level cache: no memory is shared but the processor's."""
 
