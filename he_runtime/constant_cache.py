@@ -186,11 +186,7 @@ def _digest(plan: Plan, engine: NumbaEngine) -> str:
 
 def _name(constant: Constant) -> str:
     """SHA-256 of what is encoded; the parameters are in the plan's digest."""
-    content = hashlib.sha256(
-        f"{constant.level} {float(constant.scale).hex()} {constant.values.dtype.str} {constant.values.shape}\n".encode()
-    )
-    content.update(np.ascontiguousarray(constant.values).data)
-    return content.hexdigest()
+    return hashlib.sha256(f"{constant.level} {float(constant.scale).hex()}\n".encode() + constant.digest).hexdigest()
 
 
 def _aligned(position: int) -> int:

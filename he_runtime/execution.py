@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from he_runtime.engines.interface import Engine
-from he_runtime.program import Constant, Operation, Program, digest_of
+from he_runtime.program import Constant, Operation, Program
 
 Progress = Callable[[int, int], None]
 
@@ -28,7 +28,7 @@ def encode_constants(
     known = {} if known is None else known
     encoded = []
     for constant in program.constants:
-        key = (digest_of(constant.values), constant.level, constant.scale)
+        key = (constant.digest, constant.level, constant.scale)
         if key not in known:
             known[key] = encode_constant(constant, engine)
         encoded.append(known[key])

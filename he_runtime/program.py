@@ -4,6 +4,7 @@ Pure Python and numpy; no crypto. `ProgramBuilder` appends operations, works out
 operands, and refuses what real CKKS would compute wrongly. Values are numbered in the order in which they are made.
 """
 
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -46,6 +47,13 @@ class Constant:
     level: int
     scale: float
 
+    @functools.cached_property
+    def digest(self) -> bytes:
+        """SHA-256 of the values, their kind and shape, made once: a deep model's take gigabytes."""
+        found = hashlib.sha256(f"{self.values.dtype.str} {self.values.shape}\n".encode())
+        found.update(np.ascontiguousarray(self.values).data)
+        return found.digest()
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -86,13 +94,6 @@ class Operation:
         if self.kind == "linear_transforms":
             return len(self.steps) * len(self.inputs) * sum(self.sums)
         return len(self.constants) if self.kind == "weighted_sum" else 0
-
-
-def digest_of(values: NDArray[Any]) -> bytes:
-    """SHA-256 of an array's kind, shape and values: to know it again without keeping a copy."""
-    found = hashlib.sha256(f"{values.dtype.char} {values.shape} ".encode())
-    found.update(np.ascontiguousarray(values).data)
-    return found.digest()
 
 
 @dataclass(frozen=True)
@@ -361,10 +362,11 @@ class ProgramBuilder:
         vector = np.asarray(vector, np.complex128 if np.iscomplexobj(vector) else np.float64)
         if vector.shape == (1,) and np.iscomplexobj(vector):
             vector = np.resize(vector, 2)  # no polynomial in X^(N/2) is i in every slot
-        key = (digest_of(vector), level, scale)
+        constant = Constant(vector, level, scale)
+        key = (constant.digest, level, scale)
         if key not in self._known_constants:
             self._known_constants[key] = len(self._constants)
-            self._constants.append(Constant(vector, level, scale))
+            self._constants.append(constant)
         return self._known_constants[key]
 
     def _aligned(self, values: Sequence[Value], *, check_scales: bool = True) -> list[Value]:

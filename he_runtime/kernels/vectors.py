@@ -2,7 +2,7 @@
 
 For Intel's processors LLVM takes half of an AVX-512 register unless told otherwise, since the first of them lowered their clock
 for whole ones. Here it costs a quarter: transforms of N=32768 took 113 µs forward and 126 back, and take 85 and 93 (Intel Xeon,
-Emerald Rapids, one thread). Other processors have no such preference, and nothing changes.
+Emerald Rapids, one thread, least of 200 beside a training run). Other processors have no such preference, and nothing changes.
 """
 
 import llvmlite.binding as llvm
