@@ -79,7 +79,7 @@ class KeySwitcher:
         """Fill the rows of `extended` that are not a digit's own, from the digits' coefficients."""
         for digit, (start, stop) in enumerate(itertools.pairwise(tables.digit_starts)):
             conversion = tables.conversion[digit]
-            self._convert(coefficients[start:stop], conversion, tables.rows, extended[digit], skip=(start, stop))
+            self._convert(coefficients[start:stop], conversion, extended[digit], skip=(start, stop))
         transforms = self.transforms
         self.rows.each(
             len(tables.rows),
@@ -135,7 +135,7 @@ class KeySwitcher:
         result = np.empty((2, kept, n))
         dropped = self._dropped(parts, divide)
         if len(divide.sources) == 1:
-            only, down = dropped.reshape(2, n), divide.down.weights[:, 0].copy()
+            only, down = dropped.reshape(2, n), divide.down.whole.ravel()
 
             def rescale(first: int, last: int) -> None:
                 row = self.scratch.array("row", (n,))
@@ -185,25 +185,16 @@ class KeySwitcher:
         remainders = self.scratch.array("remainders", (len(dropped), len(divide.scale), n))
         quotient = self.scratch.array("quotient", (len(dropped), n))
         for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
-            self._convert(part, divide.down, self.level_tables(len(divide.scale) - 1).rows, remainder)
+            self._convert(part, divide.down, remainder)
             division.quotients(part, divide.tables, self.transforms.primes, out)
         return remainders, quotient
 
-    def _convert(
-        self,
-        sources: Array,
-        conversion: Conversion,
-        tables: NDArray[np.int64],
-        out: Array,
-        skip: tuple[int, int] = (0, 0),
-    ) -> None:
-        weights, anchors, halves, shifts = conversion.weights, conversion.anchors, conversion.halves, conversion.shifts
+    def _convert(self, sources: Array, conversion: Conversion, out: Array, skip: tuple[int, int] = (0, 0)) -> None:
+        weights, moduli, halved = conversion.weights, conversion.moduli, conversion.halved
         blocks = -(-self.parameters.ring_degree // division.BLOCK)
         self.rows.each(
             blocks,
-            lambda first, last: division.convert_rows(
-                sources, weights, anchors, halves, shifts, first, last, *skip, tables, self.transforms.primes, out
-            ),
+            lambda first, last: division.convert_rows(sources, weights, moduli, halved, first, last, *skip, out),
         )
 
 

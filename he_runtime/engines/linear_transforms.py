@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.key_switcher import KeySwitcher
 from he_runtime.engines.packed_key import PackedKey
-from he_runtime.kernels import division, encoding, matrix
+from he_runtime.kernels import division, encoding, matrix, weighing
 
 Array = NDArray[np.float64]
 MOST_SUM_BYTES = 2_000_000_000
@@ -108,10 +108,11 @@ def _fill_with_sums(
     block = min(division.BLOCK >> (len(inputs) - 1).bit_length(), switcher.parameters.ring_degree)
 
     def add_rows(first: int, last: int, words: tuple[Array, ...], first_words: int) -> None:
-        rotated = scratch.array("rotated", (len(inputs), 2, len(babies) + 1, block + PADDING))
+        rotated = scratch.array("rotated", (2, len(inputs) * (len(babies) + 1), block + PADDING))
         matrix.rotated_sums(
             parts0, parts1, extended, low, high, key_level_rows, permutations, words, first_words, first, last, rows,
-            switcher.transforms.primes, rotated, scratch.array("product", (2, block)), sums,
+            switcher.transforms.primes, rotated, scratch.array("product", (2, block)),
+            scratch.array("weights", (weighing.SCRATCH,)), sums,
         )  # fmt: skip
 
     def add(first: int, last: int) -> None:

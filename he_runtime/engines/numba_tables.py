@@ -17,15 +17,19 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Conversion:
-    """From some primes to others. weights [targets, sources]; anchors [targets]: where the sums of `convert_rows` start.
+    """From some primes to others, as `convert_rows` wants it: weights [targets, 2, sources], moduli [targets, 3].
 
-    halves [targets, 2, sources], shifts [targets]: the same weights where sums of halves are exact (`kernels.halves`), or 0.
+    halved [targets]: whether sums of halved weights are exact (`kernels.halves`).
     """
 
     weights: Array
-    anchors: Array
-    halves: Array
-    shifts: Array
+    moduli: Array
+    halved: NDArray[np.bool_]
+
+    @property
+    def whole(self) -> Array:
+        """The weights [targets, sources], centred."""
+        return self.weights[:, 0] + np.where(self.halved, self.moduli[:, 2], 0.0)[:, None] * self.weights[:, 1]
 
 
 @dataclass(frozen=True)
@@ -112,9 +116,7 @@ def _division(parameters: Parameters, rows: list[int], sources: list[int], kept:
 def _conversion(weights: Sequence[Sequence[int]], sources: Sequence[int], targets: Sequence[int]) -> Conversion:
     """weights: of each target those of the sources, centred. Of a source all values are below its prime."""
     cut = [halves(of_target, sources, q) for of_target, q in zip(weights, targets, strict=True)]
+    moduli = [(q, 1 / q, shift or anchor_for(sum(sources) * q / 2)) for q, (_, shift) in zip(targets, cut, strict=True)]
     return Conversion(
-        np.array(weights, np.float64),
-        np.array([anchor_for(sum(sources) * q / 2) for q in targets]),
-        np.array([words for words, _ in cut]),
-        np.array([shift for _, shift in cut]),
+        np.array([words for words, _ in cut]), np.array(moduli, np.float64), np.array([shift > 0 for _, shift in cut])
     )

@@ -13,98 +13,61 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, multiply_constant, reduce, rint, settle
-from he_runtime.kernels.halves import SIDE_BY_SIDE, sum_of_halves
+from he_runtime.kernels.arithmetic import INLINE, KERNEL, multiply_constant, reduce, rint
+from he_runtime.kernels.sum_tiles import SUMS, VECTORS, tile, tile_of_one
 from he_runtime.kernels.transform import forward, forward_multiple, inverse
 from he_runtime.kernels.vector_code import LANES
 
 Array = NDArray[np.float64]
 
-WHOLE = LANES * SIDE_BY_SIDE
 BLOCK = 2048
 """Entries of a row that are worked on together, so that as many rows as it takes fit the second cache."""
-
-
-@njit(**INLINE)
-def _terms(
-    sources: Array,
-    k: int,
-    count: int,
-    start: int,
-    w: Array,
-    add: bool,
-    p: float,
-    inverse_p: float,
-    anchor: float,
-    out: Array,
-) -> None:
-    """Terms k to k + count of `_convert`: count, at most four, is a constant where this is inlined.
-
-    So the sum stays in registers; and rows are sliced one by one, because an index start + i costs a check of its sign, which
-    keeps the compiler from vector code.
-    """
-    stop, final = start + out.shape[0], k + count - 1
-    x0, x1 = sources[k, start:stop], sources[min(k + 1, final), start:stop]
-    x2, x3 = sources[min(k + 2, final), start:stop], sources[min(k + 3, final), start:stop]
-    for i in range(out.shape[0]):
-        high, low = accumulate(anchor, out[i] if add else 0.0, x0[i], w[k])
-        if count > 1:
-            high, low = accumulate(high, low, x1[i], w[k + 1])
-        if count > 2:
-            high, low = accumulate(high, low, x2[i], w[k + 2])
-        if count > 3:
-            high, low = accumulate(high, low, x3[i], w[k + 3])
-        out[i] = settle(high, low, anchor, p, inverse_p)
-
-
-@njit(**INLINE)
-def _convert(sources: Array, start: int, w: Array, p: float, inverse_p: float, anchor: float, out: Array) -> None:
-    """out[i] = sum over k of sources[k, start + i]·w[k] mod p, not fully reduced: at most 2^50 in absolute value."""
-    count = sources.shape[0]
-    first = (count - 1) % 4 + 1
-    if first == 1:
-        _terms(sources, 0, 1, start, w, False, p, inverse_p, anchor, out)
-    elif first == 2:
-        _terms(sources, 0, 2, start, w, False, p, inverse_p, anchor, out)
-    elif first == 3:
-        _terms(sources, 0, 3, start, w, False, p, inverse_p, anchor, out)
-    else:
-        _terms(sources, 0, 4, start, w, False, p, inverse_p, anchor, out)
-    for k in range(first, count, 4):
-        _terms(sources, k, 4, start, w, True, p, inverse_p, anchor, out)
 
 
 @njit(**KERNEL)
 def convert_rows(
     sources: Array,
     weights: Array,
-    anchors: Array,
-    halves: Array,
-    shifts: Array,
+    moduli: Array,
+    halved: NDArray[np.bool_],
     first: int,
     last: int,
     skip_from: int,
     skip_to: int,
-    tables: NDArray[np.int64],
-    primes: Array,
     out: Array,
 ) -> None:
-    """out[t] = sum over k of sources[k]·weights[t, k] modulo the prime of row tables[t], for blocks first to last of a row.
+    """out[t] = sum over k of sources[k]·weights[t, k] modulo the prime of target t, for blocks first to last of a row.
 
-    sources [count, N], weights [targets, count], anchors [targets], which depend on the sources' primes too, out [targets, N];
-    halves [targets, 2, count], shifts [targets]: see `kernels.halves`; targets skip_from to skip_to are left alone. All targets
-    of a block are made while its sources lie in the second cache: row by row they would be read anew for each target.
+    sources [count, N]; weights [targets, 2, count] in halves where `halved` [targets], otherwise whole and zeros; moduli
+    [targets, 3]: p, 1/p, and 2^h or the anchor (see `sum_tiles`); out [targets, N], at most p/2; targets skip_from to skip_to are
+    left alone. All targets of a block are made while its sources lie in the second cache: row by row they would be read anew for
+    each target.
     """
-    block = min(BLOCK, out.shape[1])
+    count, n = sources.shape
+    targets, block = out.shape[0], min(BLOCK, n)
+    x, w, m, o = (
+        sources.reshape(count * n),
+        weights.reshape(targets * 2 * count),
+        moduli.reshape(3 * targets),
+        out.reshape(targets * n),
+    )
     for start in range(first * block, last * block, block):
-        for t in range(out.shape[0]):
-            if t < skip_from or t >= skip_to:
-                row = tables[t]
-                target = out[t, start : start + block]
-                if shifts[t] > 0 and block % WHOLE == 0:
-                    sum_of_halves(sources, start, halves[t], primes[row, 0], primes[row, 1], shifts[t], target)
-                    continue
-                _convert(sources, start, weights[t], primes[row, 0], primes[row, 1], anchors[t], target)
+        t = 0
+        while t < targets:
+            if skip_from <= t < skip_to:
+                t += 1
+                continue
+            end = t + 1
+            limit = min(t + SUMS, skip_from if t < skip_from else targets)
+            while end < limit and halved[end] == halved[t]:
+                end += 1
+            together = end - t == SUMS
+            for i in range(start, start + block, LANES * VECTORS):
+                if together:
+                    tile(x, i, n, count, w, 2 * count * t, 2 * count, m, 3 * t, halved[t], o, n * t + i, n, False)
+                else:
+                    tile_of_one(x, i, n, count, w, 2 * count * t, 0, m, 3 * t, halved[t], o, n * t + i, 0, False)
+            t = end if together else t + 1
 
 
 @njit(**KERNEL)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import KERNEL, reduce
 from he_runtime.kernels.key_switch import key_product
-from he_runtime.kernels.weighing import weigh
+from he_runtime.kernels.sum_tiles import SUMS
+from he_runtime.kernels.weighing import MOST_TERMS, weigh
 
 Array = NDArray[np.float64]
 
@@ -34,6 +35,7 @@ def rotated_sums(
     primes: Array,
     rotated: Array,
     product: Array,
+    weights: Array,
     sums: Array,
 ) -> None:
     """sums[g] = sum over inputs c and steps b of words[c][g, b] times ciphertext c rotated by b, for QP rows first to last.
@@ -41,9 +43,13 @@ def rotated_sums(
     parts0, parts1: the ciphertexts [rows of q, N]; extended: their digits. Step 0 is no rotation; steps 1, 2, ... have the keys
     low, high with `key_level_rows` rows of q and the permutations [steps-1, N]. words: for each output and input, inputs
     innermost, [rows, sums, M, steps], from QP row first_words on; sums [sums of all outputs, 2, QP rows, N]. Scratch: product
-    [2, block], rotated [inputs, 2, steps, block and padding]. All inputs at once: a sum goes to memory when it is whole.
+    [2, block], rotated [2, inputs·steps, block and padding], weights [SCRATCH]. All inputs at once, or as many as a sum takes
+    (`MOST_TERMS`).
     """
-    inputs, n, block = len(parts0), parts0[0].shape[1], product.shape[1]
+    inputs, n, block, steps = len(parts0), parts0[0].shape[1], product.shape[1], len(low) + 1
+    at_once = max(1, MOST_TERMS // steps)
+    moduli, every = np.empty(3 * SUMS), sums.reshape(sums.size)
+    half_step = sums.shape[2] * n
     for r in range(first, last):
         row = rows[r]
         p, inverse_p, anchor = primes[row, 0], primes[row, 1], primes[row, 2]
@@ -51,22 +57,19 @@ def rotated_sums(
             for c in range(inputs):
                 _rotate_block(
                     parts0[c], parts1[c], extended[c], low, high, key_level_rows, permutations, r, start, p, inverse_p,
-                    anchor, product, rotated[c],
+                    anchor, product, rotated[:, c * steps : (c + 1) * steps],
                 )  # fmt: skip
-            place = 0
-            for of_output in range(0, len(words), inputs):
-                count, entries = words[of_output].shape[1], words[of_output].shape[2]
+            place = r * n + start
+            for table in range(0, len(words), inputs):
+                count, entries = words[table].shape[1], words[table].shape[2]
                 run = min(n // entries, block)
-                word = start * entries // n
-                for g in range(count):
-                    for half in range(2):
-                        out = sums[place + g, half, r, start : start + block]
-                        out[:] = 0.0
-                        for c in range(inputs):
-                            babies = rotated[c, half].reshape(rotated.shape[2] * rotated.shape[3])
-                            weights = words[of_output + c][r - first_words, g]
-                            weigh(babies, rotated.shape[3], weights, word, run, out, p, inverse_p, anchor)
-                place += count
+                for first_input in range(0, inputs, at_once):
+                    weigh(
+                        rotated, words, table, first_input, min(first_input + at_once, inputs), r - first_words,
+                        start * entries // n, run, block, p, inverse_p, anchor, weights, moduli, every, place, half_step,
+                        2 * half_step,
+                    )  # fmt: skip
+                place += count * 2 * half_step
 
 
 @njit(**KERNEL)
@@ -86,11 +89,13 @@ def _rotate_block(
     product: Array,
     rotated: Array,
 ) -> None:
-    """One block of QP row r of all rotations of one ciphertext: rotated [2, steps, block and padding]."""
+    """One block of QP row r of all rotations of one ciphertext, at most p/2: rotated [2, steps, block and padding]."""
     q_rows, block = part0.shape[0], product.shape[1]
     if r < q_rows:
-        rotated[0, 0, :block] = part0[r, start : start + block]
-        rotated[1, 0, :block] = part1[r, start : start + block]
+        for half in range(2):
+            x, o = (part0 if half == 0 else part1)[r, start : start + block], rotated[half, 0]
+            for i in range(block):
+                o[i] = reduce(x[i], p, inverse_p)
     else:
         rotated[:, 0] = 0.0  # the ciphertext times P
     for b in range(1, rotated.shape[1]):
@@ -104,6 +109,8 @@ def _rotate_block(
                 x[i] += own[i]
         for half in range(2):
             x, o = product[half], rotated[half, b]
+            for i in range(block):
+                x[i] = reduce(x[i], p, inverse_p)
             for i in range(block):
                 o[i] = x[permutation[i] - source]
 

@@ -10,6 +10,8 @@ from typing import Any
 from llvmlite import ir
 from numba.core import cgutils
 
+from he_runtime.kernels.arithmetic import ROUNDING
+
 LANES = 8
 VECTOR = ir.VectorType(ir.DoubleType(), LANES)
 
@@ -27,6 +29,11 @@ class VectorCode:
         """Address of the first entry of an array that is given as that argument."""
         array = self.context.make_array(self.signature.args[argument])
         return array(self.context, self.builder, self.arguments[argument]).data
+
+    @property
+    def zero(self) -> Any:
+        """A vector of zeros."""
+        return ir.Constant(VECTOR, [0.0] * LANES)
 
     def splat(self, value: Any) -> Any:
         """A vector of one value."""
@@ -56,8 +63,9 @@ class VectorCode:
         return self.builder.call(self._function("fma", 3), [a, b, c])
 
     def reduced(self, a: Any, p: Any, inverse_p: Any) -> Any:
-        """a modulo p, nearest to zero."""
-        quotient = self.builder.call(self._function("nearbyint", 1), [self.builder.fmul(a, inverse_p)])
+        """a modulo p, nearest to zero: |a/p| below 2^51 (see `arithmetic.nearest_product`)."""
+        rounding = ir.Constant(VECTOR, [ROUNDING] * LANES)
+        quotient = self.builder.fsub(self.fma(a, inverse_p, rounding), rounding)
         return self.fma(self.builder.fneg(quotient), p, a)
 
     def _place(self, base: Any, start: Any, k: int) -> Any:

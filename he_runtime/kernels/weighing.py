@@ -1,120 +1,143 @@
 """Weighted sums of many rows: for each run of entries that share their weights, sum over b of x[b]·w[b] modulo p.
 
-The sum runs innermost, with its parts in registers, so the vectors are written out (`vector_code`): four of eight entries at a
-time, which hides the latency of the multiply-adds. Plain loops took twice the time, a fifth of a whole query.
+What one run of entries takes from all rows fits the first cache, where every sum of it is made, a tile of them at a time
+(`sum_tiles`).
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, accumulate, reduce, settle
-from he_runtime.kernels.vector_code import LANES, VectorCode
+from he_runtime.kernels.arithmetic import KERNEL, nearest_product
+from he_runtime.kernels.sum_tiles import SUMS, VECTORS, entries, strip, strip_of_one, tile, tile_of_one
+from he_runtime.kernels.vector_code import LANES
 
 Array = NDArray[np.float64]
 
-
-def _make_weigh_vectors(count: int) -> Callable[..., None]:
-    """The kernel for `count` vectors side by side."""
-
-    @intrinsic
-    def weigh_vectors(
-        typing_context: Any,  # noqa: ARG001
-        x: Any,
-        x_start: Any,  # noqa: ARG001
-        x_step: Any,  # noqa: ARG001
-        words: Any,
-        words_start: Any,  # noqa: ARG001
-        terms: Any,  # noqa: ARG001
-        out: Any,
-        out_start: Any,  # noqa: ARG001
-        p: Any,  # noqa: ARG001
-        inverse_p: Any,  # noqa: ARG001
-        anchor: Any,  # noqa: ARG001
-    ) -> Any:
-        """out[out_start + i] += sum over b < terms of x[x_start + b·x_step + i]·words[words_start + b], reduced: i < 8·count.
-
-        All arrays are contiguous float64 of one dimension. The sums are those of `accumulate` and `settle`.
-        """
-        index = types.intp
-        signature = types.void(
-            x, index, index, words, index, index, out, index, types.float64, types.float64, types.float64
-        )
-        return signature, _generate(count)
-
-    return weigh_vectors  # type: ignore[no-any-return]
-
-
-def _generate(count: int) -> Callable[..., Any]:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        _, x_start, x_step, _, words_start, terms, _, out_start, p, inverse_p, anchor = arguments
-        code = VectorCode(context, builder, signature, arguments)
-        rows, weights, sums = code.data(0), code.data(3), code.data(6)
-        start = code.splat(anchor)
-        high = [code.variable(start) for _ in range(count)]
-        low = [code.variable(code.load(sums, out_start, k)) for k in range(count)]
-        with cgutils.for_range(builder, terms) as loop:
-            weight = code.entry(weights, builder.add(words_start, loop.index))
-            row = builder.add(x_start, builder.mul(loop.index, x_step))
-            for k in range(count):
-                value = code.load(rows, row, k)
-                before = builder.load(high[k])
-                after = code.fma(value, weight, before)
-                rest = code.fma(value, weight, builder.fsub(before, after))
-                builder.store(after, high[k])
-                builder.store(builder.fadd(builder.load(low[k]), rest), low[k])
-        modulus, inverse_modulus = code.splat(p), code.splat(inverse_p)
-        for k in range(count):
-            whole = builder.fsub(builder.load(high[k]), start)
-            settled = builder.fadd(code.reduced(whole, modulus, inverse_modulus), builder.load(low[k]))
-            code.store(code.reduced(settled, modulus, inverse_modulus), sums, out_start, k)
-        return context.get_dummy_value()
-
-    return generate
-
-
-_weigh_four = _make_weigh_vectors(4)
-_weigh_one = _make_weigh_vectors(1)
+MOST_TERMS = 128
+"""Of one sum. Products of 45 bits by 45 leave rests of 46 bits each when they are added to an anchored sum; rests stay exact."""
+HALF = 65536.0
+HALVED_BELOW = 2.0**31
+"""Primes whose weights are cut in halves of 16 bits: 128 products with residues of at most p/2 stay below 2^53."""
+ENTRIES = 64
+"""Entries whose weights are laid out together where runs are shorter than a vector."""
+SPREAD = ENTRIES + LANES
+"""Entries between two terms of those weights: a power of two apart they would fall into the same lines of the first cache."""
+SCRATCH = 2 * MOST_TERMS * SPREAD
+"""Words of scratch memory that `weigh` needs."""
 
 
 @njit(**KERNEL)
 def weigh(
     x: Array,
-    x_step: int,
-    words: Array,
+    words: tuple[Array, ...],
+    first_table: int,
+    first_input: int,
+    last_input: int,
+    word_row: int,
     first_word: int,
     run: int,
-    out: Array,
+    block: int,
     p: float,
     inverse_p: float,
     anchor: float,
+    weights: Array,
+    moduli: Array,
+    out: Array,
+    out_start: int,
+    half_step: int,
+    out_step: int,
 ) -> None:
-    """out[i] += sum over b of x[b·x_step + i]·words[first_word + i // run, b], reduced: |out| at most p/2.
+    """out[g, h, i] = sum over inputs c and steps b of x[h, c·steps + b, i]·words[first_table + c][word_row, g, m, b] modulo p.
 
-    At most 32 terms of |x| up to 10p and |words| up to p/2, which keeps within `anchor_of` (MOST_BABY_STEPS of the engines).
-    x: rows of at least len(out) entries, x_step apart; words [M, terms]; run: a power of two that divides len(out).
+    m = first_word + i // run, i < block; h: the halves of a ciphertext; g: all sums of words [rows, sums, M, steps]. Inputs
+    first_input to last_input, at most MOST_TERMS steps in all; where they are not the first, they are added to what is there.
+    x [2, inputs·steps, block and padding], |x| and |out| at most p/2, as words; out: of one dimension, out[g, h, i] at
+    out_start + g·out_step + h·half_step + i; run: a power of two that divides block. Scratch: weights [SCRATCH], moduli [3·SUMS].
     """
-    terms = words.shape[1]
-    weights = words.reshape(words.shape[0] * terms)
-    for m in range(out.shape[0] // run):
-        first = (first_word + m) * terms
-        begin, end = m * run, (m + 1) * run
-        if run % LANES:
-            for i in range(begin, end):
-                high, low = anchor, out[i]
-                for b in range(terms):
-                    high, low = accumulate(high, low, x[b * x_step + i], weights[first + b])
-                out[i] = reduce(settle(high, low, anchor, p, inverse_p), p, inverse_p)
-            continue
-        i = begin
-        while end - i >= 4 * LANES:
-            _weigh_four(x, i, x_step, weights, first, terms, out, i, p, inverse_p, anchor)
-            i += 4 * LANES
-        while end - i >= LANES:
-            _weigh_one(x, i, x_step, weights, first, terms, out, i, p, inverse_p, anchor)
-            i += LANES
+    steps = words[first_table].shape[3]
+    terms, x_step = (last_input - first_input) * steps, x.shape[2]
+    rows = x.reshape(2 * x.shape[1] * x_step)
+    first_row, count = first_input * steps * x_step, words[first_table].shape[1]
+    halved, more = p < HALVED_BELOW, first_input > 0
+    for g in range(SUMS):
+        moduli[3 * g], moduli[3 * g + 1], moduli[3 * g + 2] = p, inverse_p, HALF if halved else anchor
+    if run < LANES:
+        width = min(ENTRIES, block)
+        for begin in range(0, block, width):
+            for g in range(count):
+                for c in range(first_input, last_input):
+                    table = words[first_table + c]
+                    for i in range(width):
+                        m = first_word + (begin + i) // run
+                        for b in range(steps):
+                            weights[((c - first_input) * steps + b) * SPREAD + i] = table[word_row, g, m, b]
+                if halved:
+                    _cut(weights, terms * SPREAD)
+                for half in range(2):
+                    source = half * x.shape[1] * x_step + first_row + begin
+                    target = out_start + half * half_step + g * out_step + begin
+                    for i in range(0, width, LANES * VECTORS):
+                        entries(
+                            rows, source + i, x_step, terms, weights, i, SPREAD, moduli, 0, halved, out, target + i, 0, more
+                        )  # fmt: skip
+        return
+    for m in range(block // run):
+        g = 0
+        while g < count:
+            together = SUMS if count - g >= SUMS else 1
+            for j in range(together):
+                for c in range(first_input, last_input):
+                    table, place = words[first_table + c], 2 * j * terms + (c - first_input) * steps
+                    for b in range(steps):
+                        weights[place + b] = table[word_row, g + j, first_word + m, b]
+                if halved:
+                    _cut(weights[2 * j * terms : 2 * (j + 1) * terms], terms)
+            for half in range(2):
+                source = half * x.shape[1] * x_step + first_row + m * run
+                target = out_start + half * half_step + g * out_step + m * run
+                _sum_run(
+                    rows, source, x_step, terms, weights, moduli, out, target, out_step, run, together, halved, more
+                )
+            g += together
+
+
+@njit(**KERNEL)
+def _cut(weights: Array, count: int) -> None:
+    """The first `count` weights become their low halves; the high ones come after them."""
+    for k in range(count):
+        high = nearest_product(weights[k], 1.0 / HALF)
+        weights[count + k] = high
+        weights[k] -= high * HALF
+
+
+@njit(**KERNEL)
+def _sum_run(
+    rows: Array,
+    source: int,
+    x_step: int,
+    terms: int,
+    weights: Array,
+    moduli: Array,
+    out: Array,
+    target: int,
+    out_step: int,
+    run: int,
+    together: int,
+    halved: bool,
+    more: bool,
+) -> None:
+    """One run of entries of one sum, or of SUMS of them."""
+    step = 2 * terms
+    if run == LANES:
+        if together == SUMS:
+            strip(rows, source, x_step, terms, weights, 0, step, moduli, 0, halved, out, target, out_step, more)
+        else:
+            strip_of_one(rows, source, x_step, terms, weights, 0, step, moduli, 0, halved, out, target, out_step, more)
+        return
+    for i in range(0, run, LANES * VECTORS):
+        s, t = source + i, target + i
+        if together == SUMS:
+            tile(rows, s, x_step, terms, weights, 0, step, moduli, 0, halved, out, t, out_step, more)
+        else:
+            tile_of_one(rows, s, x_step, terms, weights, 0, step, moduli, 0, halved, out, t, out_step, more)

@@ -4,23 +4,26 @@ import numpy as np
 import pytest
 
 from he_runtime.engines.numba_tables import Conversion, level_tables
-from he_runtime.kernels.division import BLOCK, WHOLE, convert_rows
-from he_runtime.kernels.transform import make_tables
-from he_runtime.parameters import SHAPES, ChainShape, Parameters, make_parameters
+from he_runtime.kernels.arithmetic import anchor_for
+from he_runtime.kernels.division import BLOCK, convert_rows
+from he_runtime.parameters import SHAPES, ChainShape, make_parameters
 
-ENTRIES = 2 * WHOLE
+ENTRIES = 64
 
 
-def converted(
-    parameters: Parameters, sources: np.ndarray, conversion: Conversion, rows: np.ndarray, shifts: np.ndarray
-) -> np.ndarray:
-    out = np.zeros((len(rows), sources.shape[1]))
-    primes = make_tables(parameters.all_primes, 16).primes
+def converted(sources: np.ndarray, conversion: Conversion) -> np.ndarray:
+    out = np.full((len(conversion.weights), sources.shape[1]), np.nan)
     blocks = -(-sources.shape[1] // BLOCK)
-    convert_rows(
-        sources, conversion.weights, conversion.anchors, conversion.halves, shifts, 0, blocks, 0, 0, rows, primes, out
-    )
+    convert_rows(sources, conversion.weights, conversion.moduli, conversion.halved, 0, blocks, 0, 0, out)
     return out
+
+
+def anchored(conversion: Conversion, primes: tuple[int, ...]) -> Conversion:
+    """The same without halves of weights."""
+    weights = np.stack([conversion.whole, np.zeros_like(conversion.whole)], axis=1)
+    moduli = conversion.moduli.copy()
+    moduli[:, 2] = [anchor_for(sum(primes) * q / 2) for q in moduli[:, 0]]
+    return Conversion(weights, moduli, np.zeros_like(conversion.halved))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.scale_bits}-{shape.digit_size}")
@@ -41,17 +44,18 @@ def test_every_conversion_of_a_chain_is_exact(shape: ChainShape) -> None:
         bounds = np.array(primes)[:, None] - 1
         sources = generator.integers(-bounds, bounds, (len(primes), ENTRIES), endpoint=True)
         sources[:, :8] = np.sign(sources[:, :8]) * bounds  # the largest there are
-        sources[:, 8] = bounds[:, 0] * np.sign(conversion.weights[0])  # all of one sign
-        for shifts in (
-            conversion.shifts,
-            np.zeros(len(rows)),
+        sources[:, 8] = bounds[:, 0] * np.sign(conversion.whole[0])  # all of one sign
+        for kind in (
+            conversion,
+            anchored(conversion, primes),
         ):  # by halves of weights where they are exact, and without
-            out = converted(parameters, sources.astype(np.float64), conversion, rows, shifts)
+            out = converted(sources.astype(np.float64), kind)
             for t, row in enumerate(rows):
                 q = parameters.all_primes[row]
-                weights = [int(w) for w in conversion.weights[t]]
+                weights = [int(w) for w in conversion.whole[t]]
                 for i in range(ENTRIES):
                     wanted = sum(int(x) * w for x, w in zip(sources[:, i], weights, strict=True))
                     assert out[t, i] == int(out[t, i])
+                    assert abs(out[t, i]) <= q / 2
                     assert (int(out[t, i]) - wanted) % q == 0
-    assert any(conversion.shifts.any() for _, conversion, _ in conversions)
+    assert any(conversion.halved.any() for _, conversion, _ in conversions)
