@@ -10,6 +10,7 @@ Two real values share a slot wherever both meet the same operation: a + X^(N/2)�
 reads the mean, one more level goes into its mask.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class State:
     """
 
     parts: tuple[tuple[Blocks, tuple[int, int | None]], ...]
+
+    @property
+    def packed(self) -> bool:
+        """Whether a ciphertext holds two blocks: fewer inputs of matrix products, whose outputs then take one each."""
+        return any(second is not None for _, (_, second) in self.parts)
 
 
 class HadamardLowering:
@@ -105,18 +111,25 @@ class HadamardLowering:
         state = State(((text, (0, None)),))
         *layers, last = self.network.layers
         for index, layer in enumerate(layers):
-            state = self._layer(f"layer {index + 1}", layer, state, mask)
+            # A layer on all tokens makes four tensors of its state, one on the first token no more than two.
+            packed = index == len(layers) - 1 and self.network.pooling == "first"
+            state = self._layer(f"layer {index + 1}", layer, state, mask, packed=packed)
         name = f"layer {len(layers) + 1}"
         if self.network.pooling == "first":
             self._last_layer(name, last, state, mask)
         else:
-            self._mean(self._layer(name, last, state, mask, repeat=False), mask)
+            self._mean(self._layer(name, last, state, mask, packed=True, repeat=False), mask)
         return builder.build()
 
     # --- a layer on all tokens -------------------------------------------------------------------------------------
 
-    def _layer(self, name: str, layer: Layer, state: State, mask: Blocks, *, repeat: bool = True) -> State:
-        """repeat: for a layer to come; otherwise the new state lies in the first W positions of a row, and zero beside it."""
+    def _layer(
+        self, name: str, layer: Layer, state: State, mask: Blocks, *, packed: bool, repeat: bool = True
+    ) -> State:
+        """packed: two blocks of the new state in a ciphertext.
+
+        repeat: for a layer to come; otherwise the new state lies in the first W positions of a row, and zero beside it.
+        """
         builder, layout = self.builder, self.layout
         builder.stage = f"{name}: query, key, value"
         x, queries, pairs = self._queries_and_pairs(layer, state)
@@ -139,7 +152,8 @@ class HadamardLowering:
             for block, part in enumerate(self._attend(attention, values_by_group[group])):
                 context[block].extend(builder.rotate(part, [-group * layout.group * layout.head_size]))
         merged = [builder.real_part(builder.add(parts)) for parts in context]
-        return self._feed_forward(name, layer, self.rows.repeated(merged, layout.width), x, repeat=repeat)
+        repeated = self.rows.repeated(merged, layout.width)
+        return self._feed_forward(name, layer, repeated, x, packed=packed, repeat=repeat)
 
     def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
         """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
@@ -148,23 +162,17 @@ class HadamardLowering:
         keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
         values = [self.weights.columns(layer.value, self.weights.value_features(group)) for group in groups]
         if layer.stream is None:
-            maps: list[Map] = [((self.weights.padded(query.matrices[0]),), query.bias) for query in queries]
-            for key, value in zip(keys, values, strict=True):
-                both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
-                maps.append(((both,), paired_bias(key.bias, value.bias)))
             x = state.parts[0][0]
-            made = self.rows.products([x], maps)
-            return x, made[: layout.groups], made[layout.groups :]
+            whole = [[self._map(state, affine) for affine in affines] for affines in (queries, keys, values)]
+            made, pairs = self._products([x], whole[0], list(zip(*whole[1:], strict=True)))
+            return x, made, pairs
         if not layer.value_reads_state:
             stream = layer.stream  # one level earlier: values are skewed together with the keys
             values = [value.after(stream) for value in values]
-        stream_blocks, *made = self._from_state(state, [self._tiled(layer.stream), *queries, *keys, *values])
-        made_keys, made_values = made[layout.groups : 2 * layout.groups], made[2 * layout.groups :]
-        pairs = [
-            [self.builder.combine(a, b, 1) for a, b in zip(key_blocks, value_blocks, strict=True)]
-            for key_blocks, value_blocks in zip(made_keys, made_values, strict=True)
-        ]
-        return self.rows.repeated(stream_blocks, layout.row // 2), made[: layout.groups], pairs
+        (stream_blocks, *made), pairs = self._from_state(
+            state, [self._tiled(layer.stream), *queries], list(zip(keys, values, strict=True))
+        )
+        return self.rows.repeated(stream_blocks, layout.row // 2), made, pairs
 
     def _scores(self, query: Blocks, key: Blocks) -> list[list[Value]]:
         """S of every block of queries with every block of keys, periodic along B·tokens positions of a line. 1 level."""
@@ -229,8 +237,10 @@ class HadamardLowering:
         odds = self.rows.multiples(odd_row, 2 * layout.row, half // 2, -(-self.rows.hoisted_rows // 2))
         return [(evens, odds)[k % 2][k // 2] for k in range(half)]
 
-    def _feed_forward(self, name: str, layer: Layer, context: Blocks, x: Blocks, *, repeat: bool) -> State:
-        """z = x + context·Wo and u = (context·A + x·B + c)², two blocks of W in a ciphertext. 2 levels."""
+    def _feed_forward(
+        self, name: str, layer: Layer, context: Blocks, x: Blocks, *, packed: bool, repeat: bool
+    ) -> State:
+        """z = x + context·Wo and u = (context·A + x·B + c)², in one or two blocks of W a ciphertext. 2 levels."""
         builder, half_row = self.builder, self.layout.row // 2
         builder.stage = f"{name}: feed-forward"
         residual, wide = self.weights.feed_forward_maps(layer, interleaved=False)
@@ -239,30 +249,18 @@ class HadamardLowering:
         def repeated(blocks: Blocks) -> Blocks:
             return self.rows.repeated(blocks, half_row) if repeat else blocks
 
-        tiled = [[np.tile(part, copies) for part in parts] for parts in (residual, *wide)]
-        maps: list[Map] = [(tiled[0][:2], tiled[0][2])]
-        pairs = [tiled[first : first + 2] for first in range(1, len(tiled), 2)]
-        for pair in pairs:
-            first, second = pair[0], pair[-1]
-            if len(pair) == 1:
-                maps.append((first[:2], first[2]))
-            else:
-                matrices = [paired(a, b) for a, b in zip(first[:2], second[:2], strict=True)]
-                maps.append((matrices, paired_bias(first[2], second[2])))
-        z, *hidden = self.rows.products([context, x], maps)
-        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(repeated(z), (0, None))]
+        maps: list[Map] = [
+            ([np.tile(matrix, copies) for matrix in matrices], np.tile(bias, copies))
+            for *matrices, bias in (residual, *wide)
+        ]
+        (z, *hidden), _ = self._products([context, x], maps)
         builder.stage = f"{name}: activation"
-        for index, (pair, blocks) in enumerate(zip(pairs, hidden, strict=True)):
-            place = 2 * index + 1
-            if len(pair) == 1:
-                squares = [builder.multiply([t], [t]) for t in blocks]
-                parts.append((repeated(squares), (place, None)))
-                continue
-            packed = []
-            for value in blocks:
-                a, b = builder.parts(value)
-                packed.append(builder.combine(builder.multiply([a], [a]), builder.multiply([b], [b]), 1))
-            parts.append((repeated(packed), (place, place + 1)))
+        squares = [[builder.multiply([t], [t]) for t in blocks] for blocks in hidden]
+        parts: list[tuple[Blocks, tuple[int, int | None]]] = [(repeated(z), (0, None))]
+        for first in range(0, len(squares), 2 if packed else 1):
+            two = squares[first : first + 2] if packed else squares[first : first + 1]
+            blocks = [builder.combine(a, b, 1) for a, b in zip(*two, strict=True)] if len(two) == 2 else two[0]
+            parts.append((repeated(blocks), (first + 1, first + 2 if len(two) == 2 else None)))
         return State(tuple(parts))
 
     # --- a head on the mean over tokens ----------------------------------------------------------------------------
@@ -282,7 +280,7 @@ class HadamardLowering:
         count = len(classifier.bias)
         positions, length = self.layout.output_positions(count), self.layout.answer_slots(count)
         placed = self.weights.columns_at(classifier, positions, length)
-        ((outputs,),) = self._from_state(State(tuple(means)), [placed])
+        ((outputs,),), _ = self._from_state(State(tuple(means)), [placed])
         builder.output("logits", outputs)
 
     # --- the last layer, for the first token -----------------------------------------------------------------------
@@ -328,11 +326,11 @@ class HadamardLowering:
             return State(tuple((values[which], part) for values, part in state.parts))
 
         if layer.stream is None:
-            ((chosen,),) = self._from_state(blocks(slice(1)), [query])
+            ((chosen,),), _ = self._from_state(blocks(slice(1)), [query])
             return state.parts[0][0], chosen
         stream = self._tiled(layer.stream)
-        first, (chosen,) = self._from_state(blocks(slice(1)), [stream, query])
-        others = self._from_state(blocks(slice(1, None)), [stream])[0] if self.layout.blocks > 1 else []
+        (first, (chosen,)), _ = self._from_state(blocks(slice(1)), [stream, query])
+        others = self._from_state(blocks(slice(1, None)), [stream])[0][0] if self.layout.blocks > 1 else []
         return self.rows.repeated([*first, *others], self.layout.row // 2), chosen
 
     def _all_heads(self, layer: Layer, score: Value) -> Value:
@@ -403,23 +401,63 @@ class HadamardLowering:
 
     # --- the state -------------------------------------------------------------------------------------------------
 
-    def _from_state(self, state: State, affines: Sequence[Affine]) -> list[Blocks]:
-        """Affine maps of the state as real values, at twice the scale. 1 level."""
+    def _products(
+        self, inputs: Sequence[Blocks], maps: Sequence[Map], pairs: Sequence[tuple[Map, Map]] = ()
+    ) -> tuple[list[Blocks], list[Blocks]]:
+        """Real maps of real inputs as real values, and pairs of them as a + X^(N/2)·b. 1 level.
+
+        An output costs more than an input, and holds two values: real ones are made two by two and split, but for an odd first.
+        """
+        alone = len(maps) % 2
+        twos = [(maps[first], maps[first + 1]) for first in range(alone, len(maps), 2)]
+        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))])
+        split = [[self.builder.parts(value) for value in blocks] for blocks in made[alone : alone + len(twos)]]
+        real = [[two[part] for two in blocks] for blocks in split for part in range(2)]
+        return [*made[:alone], *real], made[alone + len(twos) :]
+
+    def _from_state(
+        self, state: State, affines: Sequence[Affine], pairs: Sequence[tuple[Affine, Affine]] = ()
+    ) -> tuple[list[Blocks], list[Blocks]]:
+        """Affine maps of the state as real values, and pairs of them as a + X^(N/2)·b. 1 level."""
+        inputs, count = [values for values, _ in state.parts], len(affines)
+        if not state.packed:
+            maps, pair_maps = (
+                [self._map(state, affine) for affine in affines],
+                [(self._map(state, first), self._map(state, second)) for first, second in pairs],
+            )
+            return self._products(inputs, maps, pair_maps)
+        # Of (a + X^(N/2)·b)·(A - i·sign·B) only the real part, a·A + b·B, is wanted.
+        every = [*affines, *itertools.chain.from_iterable(pairs)]
+        made = self.rows.products(inputs, [self._map(state, affine) for affine in every])
+        real = [[self.builder.real_part(value) for value in blocks] for blocks in made]
+        packed = [
+            [self.builder.combine(a, b, 1) for a, b in zip(first, second, strict=True)]
+            for first, second in zip(real[count::2], real[count + 1 :: 2], strict=True)
+        ]
+        return real[:count], packed
+
+    def _map(self, state: State, affine: Affine) -> Map:
+        """Matrices for the state's ciphertexts."""
         signs = np.resize([1.0, -1.0], self.layout.width)[:, None]
-        maps: list[Map] = []
-        for affine in affines:
-            blocks = self.weights.state_blocks(affine)
-            # Of (a + X^(N/2)·b)·(A - i·sign·B) the real part is a·A + b·B.
-            matrices = [
-                blocks[first] - (1j * signs * blocks[second] if second is not None else 0.0)
-                for _, (first, second) in state.parts
-            ]
-            maps.append((matrices, affine.bias))
-        made = self.rows.products([values for values, _ in state.parts], maps)
-        return [[self.builder.real_part(value) for value in blocks] for blocks in made]
+        blocks = self.weights.state_blocks(affine)
+        return [
+            blocks[first] if second is None else blocks[first] - 1j * signs * blocks[second]
+            for _, (first, second) in state.parts
+        ], affine.bias
 
     def _tiled(self, stream: Affine) -> Affine:
         """What makes x of the state, for the first half of a row."""
         copies = self.layout.row // 2 // self.layout.width
         stream = self.weights.columns_at(stream, np.arange(len(stream.bias)))
         return Affine(tuple(np.tile(matrix, copies) for matrix in stream.matrices), np.tile(stream.bias, copies))
+
+
+def _pair(first: Map, second: Map) -> Map:
+    """The map to a + X^(N/2)·b, its outputs as many as those of the wider one."""
+    length = max(len(bias) for _, bias in (first, second))
+
+    def wide(matrix: NDArray[np.number]) -> Array:
+        return np.asarray(np.pad(matrix, [(0, 0)] * (matrix.ndim - 1) + [(0, length - matrix.shape[-1])]), np.float64)
+
+    matrices = [paired(wide(a), wide(b)) for a, b in zip(first[0], second[0], strict=True)]
+    return matrices, paired_bias(wide(first[1]), wide(second[1]))
