@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from he_runtime.evaluation_key import EvaluationKey
-from he_runtime.kernels.arithmetic import KERNEL, centred, multiply, reduce
+from he_runtime.kernels.arithmetic import centred, multiply, reduce
+from he_runtime.kernels.compiling import kernel
 from he_runtime.kernels.transform import automorphism
 from he_runtime.program import RELINEARISATION
 from he_runtime.seal import SealClient, SecretKey
@@ -53,14 +53,14 @@ def _switched_secret(secret: Rows, element: int, client: SealClient) -> Rows:
     return secret[:, automorphism(element, client.parameters.ring_degree)]
 
 
-@njit(**KERNEL)
+@kernel
 def _square(x: Rows, p: float, out: Rows) -> None:
     for i in range(x.shape[0]):
         value = reduce(multiply(float(x[i]), float(x[i]), p, 1.0 / p), p, 1.0 / p)
         out[i] = np.uint64(value + p if value < 0 else value)
 
 
-@njit(**KERNEL)
+@kernel
 def _add_scaled(x: Rows, factor: float, p: float, out: Rows) -> None:
     """out += factor·x mod p, canonical."""
     for i in range(x.shape[0]):

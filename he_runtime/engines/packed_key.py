@@ -1,4 +1,4 @@
-"""An evaluation key as the numba engine keeps it: six bytes a word, ready to be multiplied with."""
+"""An evaluation key as the numba engine keeps it: four or six bytes a word, ready to be multiplied with."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,16 @@ from he_runtime.kernels.arithmetic import centred
 from he_runtime.kernels.seeds import expand_uniform
 from he_runtime.parameters import Parameters
 
+NARROW_BELOW = 1 << 32
+"""Primes whose centred residues fit an int32."""
+
 
 @dataclass(frozen=True)
 class PackedKey:
-    """low int32 and high int16 [rows, digits, 2, N]: value = high·2^32 + low, centred.
+    """low int32 [rows, digits, 2, N], high int16 [wide rows, digits, 2, N]: value = high·2^32 + low, centred.
 
-    Rows of q up to `level`, then the special ones. Conjugated by the inverse automorphism, the rows of q times 1/P.
+    Rows of q up to `level`, then the special ones. Conjugated by the inverse automorphism, the rows of q times 1/P. Where the
+    primes of q but the first are below 2^32, their rows are narrow: high has the first row and the special ones alone.
     """
 
     level: int
@@ -49,8 +53,9 @@ def pack_key(
     if len(digits) != parameters.digit_count(level):
         raise PlanError(f"a key of level {level} has {parameters.digit_count(level)} digits, not {len(digits)}")
     n, kept = parameters.ring_degree, tables.rows
-    shape = (len(kept), len(digits), 2, n)
-    key = PackedKey(level, np.empty(shape, np.int32), np.empty(shape, np.int16))
+    key = PackedKey(level, *(np.empty(shape, kind) for shape, kind in _parts(parameters, tables, level)))
+    left_out = len(key.low) - len(key.high)
+    nothing = np.empty(0, np.int16)
     product = math.prod(parameters.special_primes)
     primes = [parameters.all_primes[row] for row in kept]
     factors = [centred(pow(product, -1, p), p) if row <= level else 1 for row, p in enumerate(primes)]
@@ -61,8 +66,9 @@ def pack_key(
 
         def pack(first: int, last: int, j: int = j, a_rows: Any = a_rows, b_rows: Any = b_rows) -> None:
             for row in range(first, last):
+                narrow = 1 <= row <= left_out
                 for half, values in ((0, b_rows[row]), (1, a_rows[kept[row]])):
-                    low, high = key.low[row, j, half], key.high[row, j, half]
+                    low, high = key.low[row, j, half], nothing if narrow else key.high[max(0, row - left_out), j, half]
                     key_switch.pack_key_row(values, permutation, float(factors[row]), float(primes[row]), low, high)
 
         threads.each(len(kept), pack)
@@ -71,5 +77,12 @@ def pack_key(
 
 def zero_key(parameters: Parameters, tables: LevelTables, level: int) -> PackedKey:
     """A key of zeros, every page of it written."""
-    shape = (len(tables.rows), parameters.digit_count(level), 2, parameters.ring_degree)
-    return PackedKey(level, np.full(shape, 0, np.int32), np.full(shape, 0, np.int16))
+    return PackedKey(level, *(np.full(shape, 0, kind) for shape, kind in _parts(parameters, tables, level)))
+
+
+def _parts(parameters: Parameters, tables: LevelTables, level: int) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Shape and type of a key's low and high part."""
+    rest = (parameters.digit_count(level), 2, parameters.ring_degree)
+    narrow = max(parameters.primes[1:], default=0) < NARROW_BELOW
+    rows = len(tables.rows)
+    return ((rows, *rest), np.int32), ((rows - level * narrow, *rest), np.int16)

@@ -12,11 +12,10 @@ import math
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
-KERNEL = {"error_model": "numpy", "nogil": True, "boundscheck": False, "cache": True}
-INLINE = {"error_model": "numpy", "inline": "always"}
+from he_runtime.kernels.compiling import inlined
 
 ROUNDING = 1.5 * 2.0**52
 """Floats from 2^52 to 2^53 are the whole numbers: what is added to the middle of them, up to 2^51, is rounded to one."""
@@ -63,7 +62,7 @@ def rint(typing_context: Any, a: Any) -> Any:  # noqa: ARG001
     return types.float64(types.float64), generate
 
 
-@njit(**INLINE)
+@inlined
 def nearest_product(a: float, b: float) -> Any:
     """The integer nearest to a·b, |a·b| at most 2^51.
 
@@ -73,7 +72,7 @@ def nearest_product(a: float, b: float) -> Any:
     return fma(a, b, ROUNDING) - ROUNDING
 
 
-@njit(**INLINE)
+@inlined
 def multiply_constant(a: float, w: float, w_over_p: float, p: float) -> Any:
     """a·w mod p, |result| below p, for a constant w with w/p at hand."""
     h = a * w
@@ -81,7 +80,7 @@ def multiply_constant(a: float, w: float, w_over_p: float, p: float) -> Any:
     return fma(-q, p, h) + fma(a, w, -h)
 
 
-@njit(**INLINE)
+@inlined
 def multiply(a: float, b: float, p: float, inverse_p: float) -> Any:
     """a·b mod p, |result| about p at most, for two variables."""
     h = a * b
@@ -89,13 +88,13 @@ def multiply(a: float, b: float, p: float, inverse_p: float) -> Any:
     return fma(-q, p, h) + fma(a, b, -h)
 
 
-@njit(**INLINE)
+@inlined
 def reduce(a: float, p: float, inverse_p: float) -> Any:
     """a mod p, |result| at most p/2."""
     return fma(-nearest_product(a, inverse_p), p, a)
 
 
-@njit(**INLINE)
+@inlined
 def accumulate(high: float, low: float, a: float, w: float) -> Any:
     """(high, low) + a·w, exactly; high starts at an anchor (`anchor_of`, `anchor_for`), low at 0.
 
@@ -106,7 +105,7 @@ def accumulate(high: float, low: float, a: float, w: float) -> Any:
     return total, low + fma(a, w, high - total)
 
 
-@njit(**INLINE)
+@inlined
 def settle(high: float, low: float, anchor: float, p: float, inverse_p: float) -> Any:
     """The accumulated sum modulo p, not fully reduced: |result| at most 3p plus |low|. |high - anchor| at most 2^51·p."""
     h = high - anchor

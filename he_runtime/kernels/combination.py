@@ -4,15 +4,15 @@ In SEAL's order the first half of a transformed row holds the values at roots wh
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, multiply_constant, reduce
+from he_runtime.kernels.arithmetic import multiply_constant, reduce
+from he_runtime.kernels.compiling import kernel
 
 Array = NDArray[np.float64]
 
 
-@njit(**KERNEL)
+@kernel
 def combine_two(a: Array, b: Array, power: int, out: Array, first: int, last: int, roots: Array, primes: Array) -> None:
     """out = a + X^(power·N/2)·b, reduced. All [rows, N], rows first to last; roots [rows, 2, N/2], whose entry 1 is I."""
     half = a.shape[1] // 2

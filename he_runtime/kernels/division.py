@@ -10,10 +10,10 @@ which rounds to the nearest integer. The x_d are polynomials of integers: `dropp
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import INLINE, KERNEL, multiply_constant, reduce, rint
+from he_runtime.kernels.arithmetic import multiply_constant, reduce, rint
+from he_runtime.kernels.compiling import inlined, kernel
 from he_runtime.kernels.sum_tiles import SUMS, VECTORS, tile, tile_of_one
 from he_runtime.kernels.transform import forward, forward_multiple, inverse
 from he_runtime.kernels.vector_code import LANES
@@ -24,7 +24,7 @@ BLOCK = 2048
 """Entries of a row that are worked on together, so that as many rows as it takes fit the second cache."""
 
 
-@njit(**KERNEL)
+@kernel
 def convert_rows(
     sources: Array,
     weights: Array,
@@ -70,7 +70,7 @@ def convert_rows(
             t = end if together else t + 1
 
 
-@njit(**KERNEL)
+@kernel
 def dropped_rows(
     part: Array,
     sources: NDArray[np.int64],
@@ -92,7 +92,7 @@ def dropped_rows(
         inverse(part[sources[d]], out[d], roots[row, 1], tails[row, 1], primes[row, 0], primes[row, 1], factors[d])
 
 
-@njit(**KERNEL)
+@kernel
 def quotients(dropped: Array, tables: NDArray[np.int64], primes: Array, out: Array) -> None:
     """out = u: rint of the sum over d of dropped[d]/d. dropped [primes, N]; tables: row of each dropped prime in the tables."""
     out[:] = 0.0
@@ -104,7 +104,7 @@ def quotients(dropped: Array, tables: NDArray[np.int64], primes: Array, out: Arr
         out[i] = rint(out[i])
 
 
-@njit(**INLINE)
+@inlined
 def _transformed_remainder(
     remainder: Array, quotient: Array, roots: Array, tails: Array, p: float, inverse_p: float
 ) -> None:
@@ -114,7 +114,7 @@ def _transformed_remainder(
     forward(remainder, roots, tails, p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def divide_row(
     x: Array, remainder: Array, quotient: Array, scale: float, roots: Array, tails: Array, p: float, inverse_p: float
 ) -> None:
@@ -133,7 +133,7 @@ def divide_row(
             x[i] = reduce(remainder[i] + multiply_constant(x[i], scale, ratio, p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def divided_rows(
     parts: tuple[Array, Array],
     remainders: Array,
@@ -161,7 +161,7 @@ def divided_rows(
                 o[i] = reduce(remainder[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def rescaled_rows(
     parts: tuple[Array, Array],
     dropped: Array,

@@ -7,10 +7,10 @@ whose transform uses a prefix of the same tables; each of its 2m words stands fo
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, reduce
+from he_runtime.kernels.arithmetic import reduce
+from he_runtime.kernels.compiling import kernel
 from he_runtime.kernels.transform import forward, forward_columns
 
 Array = NDArray[np.float64]
@@ -36,7 +36,7 @@ def coefficients(values: NDArray[Any], scale: float, positions: NDArray[np.int64
     return np.asarray(np.rint((np.fft.fft(spectrum) / degree * twist).real * scale), np.float64)
 
 
-@njit(**KERNEL)
+@kernel
 def to_residues(
     polynomial: Array, roots: Array, tails: Array, primes: Array, rows: NDArray[np.int64], out: Array
 ) -> None:
@@ -52,7 +52,7 @@ def to_residues(
             o[i] = reduce(o[i], p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def table_words(polynomials: Array, roots: Array, p: float, inverse_p: float, out: Array) -> None:
     """out = transforms of a compact table's polynomials [sums, M, steps] modulo one prime, reduced: the same shape."""
     for g in range(polynomials.shape[0]):

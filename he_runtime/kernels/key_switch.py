@@ -8,18 +8,20 @@ A value X modulo QP is kept as X/P modulo the primes of Q and X modulo those of 
 loaded. Dividing by P is then one more summand, and a ciphertext modulo Q is added to X·P as it is.
 """
 
+from typing import Any
+
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import INLINE, KERNEL, accumulate, fma, multiply, reduce, rint, settle
+from he_runtime.kernels.arithmetic import accumulate, fma, multiply, reduce, rint, settle
+from he_runtime.kernels.compiling import inlined, kernel
 from he_runtime.kernels.division import divide_row
 from he_runtime.kernels.transform import forward, inverse
 
 Array = NDArray[np.float64]
 
 
-@njit(**KERNEL)
+@kernel
 def to_coefficients(
     part: Array,
     extended: Array,
@@ -42,7 +44,7 @@ def to_coefficients(
             inverse(part[t], coefficients[t], roots[t, 1], tails[t, 1], primes[t, 0], primes[t, 1], gadget[t])
 
 
-@njit(**KERNEL)
+@kernel
 def divided_to_coefficients(
     part: Array,
     remainders: Array,
@@ -71,7 +73,7 @@ def divided_to_coefficients(
             inverse(x, coefficients[t], roots[t, 1], tails[t, 1], p, inverse_p, gadget[t])
 
 
-@njit(**KERNEL)
+@kernel
 def transform_digits(
     extended: Array,
     first: int,
@@ -94,16 +96,23 @@ def transform_digits(
                 forward(extended[j, r], roots[row, 0], tails[row, 0], primes[row, 0], primes[row, 1])
 
 
-@njit(**INLINE)
+@inlined
+def _word(low: NDArray[np.int32], high: NDArray[np.int16], i: int, narrow: bool) -> Any:
+    return float(low[i]) if narrow else fma(float(high[i]), 4294967296.0, float(low[i]))
+
+
+@inlined
 def _key_terms(
     extended: Array,
     j: int,
     count: int,
+    narrow: bool,
     target: int,
     start: int,
     low: NDArray[np.int32],
     high: NDArray[np.int16],
     key_row: int,
+    high_row: int,
     out0: Array,
     out1: Array,
     add: bool,
@@ -111,7 +120,11 @@ def _key_terms(
     inverse_p: float,
     anchor: float,
 ) -> None:
-    """Digits j to j + count of `key_product`: count, at most three, is a constant where this is inlined (see `division`)."""
+    """Digits j to j + count of `key_product`: count, at most three, and narrow are constants where this is inlined.
+
+    So the sum stays in registers; and rows are sliced one by one, because an index start + i costs a check of its sign, which
+    keeps the compiler from vector code.
+    """
     stop, second, third = start + out0.shape[0], j + min(1, count - 1), j + min(2, count - 1)
     x0, x1, x2 = (
         extended[j, target, start:stop],
@@ -121,25 +134,25 @@ def _key_terms(
     low00, low01 = low[key_row, j, 0, start:stop], low[key_row, j, 1, start:stop]
     low10, low11 = low[key_row, second, 0, start:stop], low[key_row, second, 1, start:stop]
     low20, low21 = low[key_row, third, 0, start:stop], low[key_row, third, 1, start:stop]
-    high00, high01 = high[key_row, j, 0, start:stop], high[key_row, j, 1, start:stop]
-    high10, high11 = high[key_row, second, 0, start:stop], high[key_row, second, 1, start:stop]
-    high20, high21 = high[key_row, third, 0, start:stop], high[key_row, third, 1, start:stop]
+    high00, high01 = high[high_row, j, 0, start:stop], high[high_row, j, 1, start:stop]
+    high10, high11 = high[high_row, second, 0, start:stop], high[high_row, second, 1, start:stop]
+    high20, high21 = high[high_row, third, 0, start:stop], high[high_row, third, 1, start:stop]
     for i in range(out0.shape[0]):
         rest0 = reduce(out0[i], p, inverse_p) if add else 0.0
         rest1 = reduce(out1[i], p, inverse_p) if add else 0.0
-        sum0, rest0 = accumulate(anchor, rest0, x0[i], fma(float(high00[i]), 4294967296.0, float(low00[i])))
-        sum1, rest1 = accumulate(anchor, rest1, x0[i], fma(float(high01[i]), 4294967296.0, float(low01[i])))
+        sum0, rest0 = accumulate(anchor, rest0, x0[i], _word(low00, high00, i, narrow))
+        sum1, rest1 = accumulate(anchor, rest1, x0[i], _word(low01, high01, i, narrow))
         if count > 1:
-            sum0, rest0 = accumulate(sum0, rest0, x1[i], fma(float(high10[i]), 4294967296.0, float(low10[i])))
-            sum1, rest1 = accumulate(sum1, rest1, x1[i], fma(float(high11[i]), 4294967296.0, float(low11[i])))
+            sum0, rest0 = accumulate(sum0, rest0, x1[i], _word(low10, high10, i, narrow))
+            sum1, rest1 = accumulate(sum1, rest1, x1[i], _word(low11, high11, i, narrow))
         if count > 2:
-            sum0, rest0 = accumulate(sum0, rest0, x2[i], fma(float(high20[i]), 4294967296.0, float(low20[i])))
-            sum1, rest1 = accumulate(sum1, rest1, x2[i], fma(float(high21[i]), 4294967296.0, float(low21[i])))
+            sum0, rest0 = accumulate(sum0, rest0, x2[i], _word(low20, high20, i, narrow))
+            sum1, rest1 = accumulate(sum1, rest1, x2[i], _word(low21, high21, i, narrow))
         out0[i] = settle(sum0, rest0, anchor, p, inverse_p)
         out1[i] = settle(sum1, rest1, anchor, p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def key_product(
     extended: Array,
     target: int,
@@ -155,21 +168,42 @@ def key_product(
 ) -> None:
     """out_h[i] = sum over digits j of extended[j, target, start + i]·key[key_row, j, h, start + i], at most 2^48.
 
-    extended [digits, rows, N]; low, high: packed key [key rows, key digits, 2, N]. Both halves at once: digits are read once.
+    extended [digits, rows, N]; low, high: packed key [key rows, key digits, 2, N], high without the narrow rows, which come after
+    the first (see `engines.packed_key`). Both halves at once: digits are read once.
     """
-    digits = extended.shape[0]
+    digits, left_out = extended.shape[0], low.shape[0] - high.shape[0]
+    narrow = 1 <= key_row <= left_out
+    high_row = 0 if narrow or key_row == 0 else key_row - left_out
     for first in range(0, digits, 3):
-        count = min(3, digits - first)
-        add = first > 0
-        if count == 1:
-            _key_terms(extended, first, 1, target, start, low, high, key_row, out0, out1, add, p, inverse_p, anchor)
+        count, add = min(3, digits - first), first > 0
+        if narrow:
+            if count == 1:
+                _key_terms(
+                    extended, first, 1, True, target, start, low, high, key_row, high_row, out0, out1, add, p, inverse_p, anchor
+                )  # fmt: skip
+            elif count == 2:
+                _key_terms(
+                    extended, first, 2, True, target, start, low, high, key_row, high_row, out0, out1, add, p, inverse_p, anchor
+                )  # fmt: skip
+            else:
+                _key_terms(
+                    extended, first, 3, True, target, start, low, high, key_row, high_row, out0, out1, add, p, inverse_p, anchor
+                )  # fmt: skip
+        elif count == 1:
+            _key_terms(
+                extended, first, 1, False, target, start, low, high, key_row, high_row, out0, out1, add, p, inverse_p, anchor
+            )  # fmt: skip
         elif count == 2:
-            _key_terms(extended, first, 2, target, start, low, high, key_row, out0, out1, add, p, inverse_p, anchor)
+            _key_terms(
+                extended, first, 2, False, target, start, low, high, key_row, high_row, out0, out1, add, p, inverse_p, anchor
+            )  # fmt: skip
         else:
-            _key_terms(extended, first, 3, target, start, low, high, key_row, out0, out1, add, p, inverse_p, anchor)
+            _key_terms(
+                extended, first, 3, False, target, start, low, high, key_row, high_row, out0, out1, add, p, inverse_p, anchor
+            )  # fmt: skip
 
 
-@njit(**KERNEL)
+@kernel
 def dropped_products(
     extended: Array,
     low: NDArray[np.int32],
@@ -206,13 +240,13 @@ def dropped_products(
         inverse(x1, x1, back, back_tails, p, inverse_p, factors[d])
 
 
-@njit(**INLINE)
+@inlined
 def _add(x: Array, y: Array) -> None:
     for i in range(x.shape[0]):
         x[i] += y[i]
 
 
-@njit(**KERNEL)
+@kernel
 def switched_rows(
     extended: Array,
     low: NDArray[np.int32],
@@ -250,7 +284,7 @@ def switched_rows(
                 o[i] = sums[permutation[i]]
 
 
-@njit(**KERNEL)
+@kernel
 def pack_key_row(
     values: NDArray[np.uint64],
     permutation: NDArray[np.uint32],
@@ -259,7 +293,7 @@ def pack_key_row(
     low: NDArray[np.int32],
     high: NDArray[np.int16],
 ) -> None:
-    """One key row, permuted, times `factor`, as value = high·2^32 + low with |value| <= p/2."""
+    """One key row, permuted, times `factor`, as value = high·2^32 + low with |value| <= p/2; high [0] where p is below 2^32."""
     for i in range(values.shape[0]):
         value = multiply(float(values[permutation[i]]), factor, p, 1.0 / p)
         value = reduce(value, p, 1.0 / p)
@@ -268,5 +302,6 @@ def pack_key_row(
         if lower == 2147483648.0:  # a tie that rounded to even downwards; int32 ends one below
             upper += 1.0
             lower = -2147483648.0
-        high[i] = np.int16(upper)
         low[i] = np.int32(lower)
+        if high.shape[0]:
+            high[i] = np.int16(upper)

@@ -7,10 +7,10 @@ sums read it.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, reduce
+from he_runtime.kernels.arithmetic import reduce
+from he_runtime.kernels.compiling import kernel
 from he_runtime.kernels.key_switch import key_product
 from he_runtime.kernels.sum_tiles import SUMS
 from he_runtime.kernels.weighing import MOST_TERMS, weigh
@@ -18,7 +18,7 @@ from he_runtime.kernels.weighing import MOST_TERMS, weigh
 Array = NDArray[np.float64]
 
 
-@njit(**KERNEL)
+@kernel
 def rotated_sums(
     parts0: tuple[Array, ...],
     parts1: tuple[Array, ...],
@@ -72,7 +72,7 @@ def rotated_sums(
                 place += count * 2 * half_step
 
 
-@njit(**KERNEL)
+@kernel
 def _rotate_block(
     part0: Array,
     part1: Array,
@@ -115,7 +115,7 @@ def _rotate_block(
                 o[i] = x[permutation[i] - source]
 
 
-@njit(**KERNEL)
+@kernel
 def turned_rows(
     part0: Array,
     extended: Array,

@@ -1,15 +1,15 @@
 """Products and sums on transformed residues: parts [level+1, N] float64, |x| of a few p; rows `first` to `last` of them."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, accumulate, multiply_constant, reduce, settle
+from he_runtime.kernels.arithmetic import accumulate, multiply_constant, reduce, settle
+from he_runtime.kernels.compiling import kernel
 
 Array = NDArray[np.float64]
 
 
-@njit(**KERNEL)
+@kernel
 def add_product(a: Array, b: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out += a·b, reduced."""
     for t in range(first, last):
@@ -20,7 +20,7 @@ def add_product(a: Array, b: Array, out: Array, first: int, last: int, primes: A
             o[i] = reduce(settle(high, low, anchor, p, inverse_p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def add_two_products(a: Array, b: Array, c: Array, d: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out += a·b + c·d, reduced: the sum is loaded and stored once for two products."""
     for t in range(first, last):
@@ -32,7 +32,7 @@ def add_two_products(a: Array, b: Array, c: Array, d: Array, out: Array, first: 
             o[i] = reduce(settle(high, low, anchor, p, inverse_p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def add_plain_product(a: Array, w: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out += a·w for a compact plaintext [rows, M], each word for a run of N/M entries."""
     words = w.shape[1]
@@ -54,7 +54,7 @@ def add_plain_product(a: Array, w: Array, out: Array, first: int, last: int, pri
                     o[i] = reduce(o[i] + multiply_constant(x[i], v, ratio, p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def add_eight_plain_products(
     a: tuple[Array, ...], w: tuple[Array, ...], out: Array, first: int, last: int, primes: Array
 ) -> None:
@@ -82,7 +82,7 @@ def add_eight_plain_products(
                 o[i] = reduce(settle(high, low, anchor, p, inverse_p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def plain_product(a: tuple[Array, Array], w: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out[h] = a[h]·w, as `add_plain_product`, not fully reduced; both parts of a row in turn, so that w is read once."""
     words = w.shape[1]
@@ -104,7 +104,7 @@ def plain_product(a: tuple[Array, Array], w: Array, out: Array, first: int, last
                         z[i] = multiply_constant(y[i], v, ratio, p)
 
 
-@njit(**KERNEL)
+@kernel
 def add(a: Array, b: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out = a + b, reduced."""
     for t in range(first, last):
@@ -114,7 +114,7 @@ def add(a: Array, b: Array, out: Array, first: int, last: int, primes: Array) ->
             o[i] = reduce(x[i] + y[i], p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def add_plain(a: Array, w: Array, out: Array, first: int, last: int, primes: Array) -> None:
     """out = a + w, reduced, for a compact plaintext [rows, M]."""
     words = w.shape[1]

@@ -13,8 +13,9 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from he_runtime.kernels.compiling import inlined, kernel
 
 SEED_BYTES = 64
 _BUFFER_BYTES = 4096
@@ -59,12 +60,12 @@ _NODE_WORD_1 = np.uint64(_BUFFER_BYTES << 32)
 _NODE_WORD_2 = np.uint64(64 << 8)
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _rotate_right(word, count):  # type: ignore[no-untyped-def]
     return (word >> np.uint64(count)) | (word << np.uint64(64 - count))
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _mix(a_row, b_row, c_row, d_row, x, y):  # type: ignore[no-untyped-def]
     """The function G of BLAKE2b (RFC 7693, section 3.1) on 64 nodes at once: they share the message words x and y."""
     for i in range(a_row.shape[0]):
@@ -82,7 +83,7 @@ def _mix(a_row, b_row, c_row, d_row, x, y):  # type: ignore[no-untyped-def]
         d_row[i] = d
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _expand_roots(roots, out):  # type: ignore[no-untyped-def]
     """roots uint64 [buffers, 8] -> out uint64 [buffers, 64 nodes, 8 words]."""
     v = np.empty((16, _NODES), np.uint64)
@@ -119,7 +120,7 @@ def _expand_roots(roots, out):  # type: ignore[no-untyped-def]
                 out[buffer, node, i] = start[i, node] ^ v[i, node] ^ v[8 + i, node]
 
 
-@njit(nogil=True, error_model="numpy", cache=True)
+@kernel
 def _reduce_rows(words, primes, limits, rejected):  # type: ignore[no-untyped-def]
     """Reduce words [rows, N] in place; positions of words at or above their row's limit go to `rejected`.
 

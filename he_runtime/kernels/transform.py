@@ -8,10 +8,10 @@ inverse (Gentleman and Sande) reduces one output in four, in tiles one in eight.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, anchor_of, centred, multiply, multiply_constant, reduce
+from he_runtime.kernels.arithmetic import anchor_of, centred, multiply, multiply_constant, reduce
+from he_runtime.kernels.compiling import kernel
 from he_runtime.kernels.tiles import transpose_tile
 
 Array = NDArray[np.float64]
@@ -100,7 +100,7 @@ def smallest_root(prime: int, ring_degree: int) -> int:
     return int(np.where(powers < 0, powers + prime, powers).min())
 
 
-@njit(**KERNEL)
+@kernel
 def _powers(base: float, p: float, out: Array) -> None:
     value = 1.0
     for i in range(out.shape[0]):
@@ -108,13 +108,13 @@ def _powers(base: float, p: float, out: Array) -> None:
         value = reduce(multiply(value, base, p, 1.0 / p), p, 1.0 / p)
 
 
-@njit(**KERNEL)
+@kernel
 def _multiply_all(x: Array, factor: float, p: float) -> None:
     for i in range(x.shape[0]):
         x[i] = reduce(multiply(x[i], factor, p, 1.0 / p), p, 1.0 / p)
 
 
-@njit(**KERNEL)
+@kernel
 def forward(x: Array, roots: Array, tails: Array, p: float, inverse_p: float) -> None:
     """Transform x [n] in place; |x| grows by less than p a stage (by about 5p in all 15, where the input is random).
 
@@ -130,7 +130,7 @@ def forward(x: Array, roots: Array, tails: Array, p: float, inverse_p: float) ->
     _forward_stages(x, roots, tails, groups, half, p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def forward_columns(x: Array, roots: Array, p: float, inverse_p: float) -> None:
     """Transform every column of x [n, columns] in place, n at most N/2: what shares a twiddle factor lies side by side."""
     n, columns = x.shape
@@ -145,7 +145,7 @@ def forward_columns(x: Array, roots: Array, p: float, inverse_p: float) -> None:
         half >>= 2
 
 
-@njit(**KERNEL)
+@kernel
 def _forward_first(x: Array, roots: Array, p: float, inverse_p: float) -> None:
     """The first stage alone, where the number of stages is odd."""
     half = x.shape[0] >> 1
@@ -158,7 +158,7 @@ def _forward_first(x: Array, roots: Array, p: float, inverse_p: float) -> None:
         a[j] += t
 
 
-@njit(**KERNEL)
+@kernel
 def forward_multiple(
     source: Array, factor: float, x: Array, roots: Array, tails: Array, p: float, inverse_p: float
 ) -> None:
@@ -197,7 +197,7 @@ def forward_multiple(
     _forward_stages(x, roots, tails, 4, n >> 3, p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def _forward_stages(x: Array, roots: Array, tails: Array, groups: int, half: int, p: float, inverse_p: float) -> None:
     """The stages of `forward` from `groups` groups of 2·half entries on."""
     tiled = x.shape[0] == 2 * roots.shape[0]
@@ -217,7 +217,7 @@ def _forward_stages(x: Array, roots: Array, tails: Array, groups: int, half: int
                 transpose_tile(tile, 8 * k, RUN, x, start + RUN * k, 8)
 
 
-@njit(**KERNEL)
+@kernel
 def _is_odd_power(length: int) -> bool:
     """Whether a power of two has an odd number of stages."""
     odd = False
@@ -227,7 +227,7 @@ def _is_odd_power(length: int) -> bool:
     return odd
 
 
-@njit(**KERNEL)
+@kernel
 def _forward_pair(x: Array, roots: Array, groups: int, quarter: int, p: float, inverse_p: float) -> None:
     """Two stages: `groups` groups of four slices of `quarter` entries."""
     for i in range(groups):
@@ -252,7 +252,7 @@ def _forward_pair(x: Array, roots: Array, groups: int, quarter: int, p: float, i
             d[j] = b2 - b3
 
 
-@njit(**KERNEL)
+@kernel
 def _forward_tile(x: Array, tails: Array, p: float, inverse_p: float) -> None:
     """Three stages of 64 groups of eight, transposed: entry k of group j is x[64k + j]. tails [7, 64]."""
     w = tails.reshape(7 * RUN)
@@ -278,7 +278,7 @@ def _forward_tile(x: Array, tails: Array, p: float, inverse_p: float) -> None:
         x[4 * RUN + j], x[5 * RUN + j], x[6 * RUN + j], x[7 * RUN + j] = b4 + u5, b4 - u5, b6 + u7, b6 - u7
 
 
-@njit(**KERNEL)
+@kernel
 def inverse(source: Array, x: Array, roots: Array, tails: Array, p: float, inverse_p: float, factor: float) -> None:
     """x = inverse transform of `source` [N], |source| at most 2^49, times `factor` (which should hold 1/N), centred.
 
@@ -318,7 +318,7 @@ def inverse(source: Array, x: Array, roots: Array, tails: Array, p: float, inver
             x[j] = reduce(multiply_constant(x[j], factor, ratio, p), p, inverse_p)
 
 
-@njit(**KERNEL)
+@kernel
 def _inverse_pair(x: Array, roots: Array, groups: int, span: int, p: float, inverse_p: float) -> None:
     """Two stages: groups/2 groups of four slices of `span` entries; `groups` butterflies' twiddles come first."""
     half_groups = groups >> 1
@@ -341,7 +341,7 @@ def _inverse_pair(x: Array, roots: Array, groups: int, span: int, p: float, inve
             d[j] = multiply_constant(b1 - b3, w3, r3, p)
 
 
-@njit(**KERNEL)
+@kernel
 def _inverse_tile(x: Array, tails: Array, p: float, inverse_p: float) -> None:
     """The three stages that undo `_forward_tile`, on tiles as there."""
     w = tails.reshape(7 * RUN)

@@ -5,10 +5,10 @@ What one run of entries takes from all rows fits the first cache, where every su
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import KERNEL, nearest_product
+from he_runtime.kernels.arithmetic import nearest_product
+from he_runtime.kernels.compiling import kernel
 from he_runtime.kernels.sum_tiles import SUMS, VECTORS, entries, strip, strip_of_one, tile, tile_of_one
 from he_runtime.kernels.vector_code import LANES
 
@@ -27,7 +27,7 @@ SCRATCH = 2 * MOST_TERMS * SPREAD
 """Words of scratch memory that `weigh` needs."""
 
 
-@njit(**KERNEL)
+@kernel
 def weigh(
     x: Array,
     words: tuple[Array, ...],
@@ -102,7 +102,7 @@ def weigh(
             g += together
 
 
-@njit(**KERNEL)
+@kernel
 def _cut(weights: Array, count: int) -> None:
     """The first `count` weights become their low halves; the high ones come after them."""
     for k in range(count):
@@ -111,7 +111,7 @@ def _cut(weights: Array, count: int) -> None:
         weights[k] -= high * HALF
 
 
-@njit(**KERNEL)
+@kernel
 def _sum_run(
     rows: Array,
     source: int,
