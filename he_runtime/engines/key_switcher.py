@@ -59,11 +59,11 @@ class KeySwitcher:
         """All digits of `part` [QP rows, N] divided by P, at all primes; valid until the next call."""
         tables, transforms = self.level_tables(level), self.transforms
         extended, coefficients = self._digit_buffers(level)
-        (remainder,), (quotient,) = self._remainders(self._dropped((part,), tables.special), tables.special)
+        (remainder,) = self._remainders(self._dropped((part,), tables.special), tables.special)
         self.rows.each(
             level + 1,
             lambda first, last: key_switch.divided_to_coefficients(
-                part, remainder, quotient, tables.special.scale, extended, coefficients, first, last, transforms.roots,
+                part, remainder, tables.special.scale, extended, coefficients, first, last, transforms.roots,
                 transforms.tails, transforms.primes, tables.digit_starts, tables.gadget,
             ),
         )  # fmt: skip
@@ -107,7 +107,7 @@ class KeySwitcher:
         key_rows = np.where(divide.sources > level, divide.sources + (key.level - level), divide.sources)
         roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
         second, has_second = (addend0, False) if addend1 is None else (addend1, True)
-        dropped = self.scratch.array("dropped", (2, len(divide.sources), n))
+        dropped = self.scratch.array("dropped", (2, len(divide.sources) + 1, n))
         out = np.empty((2, len(divide.scale), n))
 
         def drop(first: int, last: int) -> None:
@@ -119,11 +119,11 @@ class KeySwitcher:
         def keep(first: int, last: int) -> None:
             key_switch.switched_rows(
                 extended, key.low, key.high, addend0, second, has_second, permutation, first, last, roots, tails, primes,
-                remainders, quotients, divide.scale, self.scratch.array("total", (2, n)), out,
+                remainders, divide.scale, self.scratch.array("total", (3, n)), out,
             )  # fmt: skip
 
         self.rows.each(len(divide.sources), drop)
-        remainders, quotients = self._remainders(dropped, divide)
+        remainders = self._remainders(dropped, divide)
         self.rows.each(len(divide.scale), keep)
         return out
 
@@ -135,7 +135,7 @@ class KeySwitcher:
         result = np.empty((2, kept, n))
         dropped = self._dropped(parts, divide)
         if len(divide.sources) == 1:
-            only, down = dropped.reshape(2, n), divide.down.whole.ravel()
+            only, down = np.ascontiguousarray(dropped[:, 0]), divide.down.whole[:, 0].copy()
 
             def rescale(first: int, last: int) -> None:
                 row = self.scratch.array("row", (n,))
@@ -145,20 +145,18 @@ class KeySwitcher:
 
             self.rows.each(kept, rescale)
             return result
-        remainders, quotients = self._remainders(dropped, divide)
+        remainders = self._remainders(dropped, divide)
 
         def keep(first: int, last: int) -> None:
-            division.divided_rows(
-                parts, remainders, quotients, divide.scale, first, last, roots, tails, primes, result
-            )  # fmt: skip
+            division.divided_rows(parts, remainders, divide.scale, first, last, roots, tails, primes, result)
 
         self.rows.each(kept, keep)
         return result
 
     def _dropped(self, parts: tuple[Array, ...], divide: DivisionTables) -> Array:
-        """What each part is modulo the dropped primes, as `kernels.division` wants it: [parts, dropped, N]."""
+        """The x_d of `kernels.division` of each part: [parts, dropped and one, N], the last row left alone."""
         roots, tails, primes = self.transforms.roots, self.transforms.tails, self.transforms.primes
-        dropped = self.scratch.array("dropped", (len(parts), len(divide.sources), self.parameters.ring_degree))
+        dropped = self.scratch.array("dropped", (len(parts), len(divide.sources) + 1, self.parameters.ring_degree))
 
         def drop(first: int, last: int) -> None:
             for index in range(first, last):
@@ -179,23 +177,29 @@ class KeySwitcher:
         self.rows.each(len(parts) * len(divide.sources), drop)
         return dropped
 
-    def _remainders(self, dropped: Array, divide: DivisionTables) -> tuple[Array, Array]:
-        """What `division.divide_row` adds: [parts, kept rows, N] to be transformed, and the quotients."""
-        n = self.parameters.ring_degree
-        remainders = self.scratch.array("remainders", (len(dropped), len(divide.scale), n))
-        quotient = self.scratch.array("quotient", (len(dropped), n))
-        for part, remainder, out in zip(dropped, remainders, quotient, strict=True):
-            self._convert(part, divide.down, remainder)
-            division.quotients(part, divide.tables, self.transforms.primes, out)
-        return remainders, quotient
+    def _remainders(self, dropped: Array, divide: DivisionTables) -> Array:
+        """What is to be transformed and added (see `kernels.division`): [parts, kept rows, N]. Fills dropped's last rows."""
+        remainders = self.scratch.array("remainders", (len(dropped), len(divide.scale), self.parameters.ring_degree))
+        for part, remainder in zip(dropped, remainders, strict=True):
+            self._convert(part, divide.down, remainder, quotients_of=divide.tables)
+        return remainders
 
-    def _convert(self, sources: Array, conversion: Conversion, out: Array, skip: tuple[int, int] = (0, 0)) -> None:
+    def _convert(
+        self,
+        sources: Array,
+        conversion: Conversion,
+        out: Array,
+        skip: tuple[int, int] = (0, 0),
+        quotients_of: NDArray[np.int64] | None = None,
+    ) -> None:
         weights, moduli, halved = conversion.weights, conversion.moduli, conversion.halved
-        blocks = -(-self.parameters.ring_degree // division.BLOCK)
-        self.rows.each(
-            blocks,
-            lambda first, last: division.convert_rows(sources, weights, moduli, halved, first, last, *skip, out),
-        )
+
+        def convert(first: int, last: int) -> None:
+            if quotients_of is not None:
+                division.quotients(sources, quotients_of, self.transforms.primes, first, last)
+            division.convert_rows(sources, weights, moduli, halved, first, last, *skip, out)
+
+        self.rows.each(-(-self.parameters.ring_degree // division.BLOCK), convert)
 
 
 def _possible(divide: DivisionTables | None) -> DivisionTables:

@@ -37,7 +37,7 @@ class DivisionTables:
     """Dropping some primes, as `kernels.division` wants it.
 
     sources, tables: row of each dropped prime among the rows modulo QP of this level, and among all primes; factors [dropped];
-    down: to the kept rows; scale [kept rows].
+    down: to the kept rows, from the dropped primes and the quotient; scale [kept rows].
     """
 
     sources: Integers
@@ -102,19 +102,19 @@ def _division(parameters: Parameters, rows: list[int], sources: list[int], kept:
         for d in dropped
     ]
     targets = parameters.primes[:kept]
-    down = [[centred(-pow(d, -1, q), q) for d in dropped] for q in targets]
+    down = [[*(centred(-pow(d, -1, q), q) for d in dropped), 1] for q in targets]
     scale = np.array([centred(pow(chain, -1, q), q) for q in targets], np.float64)
     return DivisionTables(
         np.array(sources, np.int64),
         np.array([rows[source] for source in sources], np.int64),
         np.array(factors, np.float64),
-        _conversion(down, dropped, targets),
+        _conversion(down, [*dropped, len(dropped)], targets),
         scale,
     )
 
 
 def _conversion(weights: Sequence[Sequence[int]], sources: Sequence[int], targets: Sequence[int]) -> Conversion:
-    """weights: of each target those of the sources, centred. Of a source all values are below its prime."""
+    """weights: of each target those of the sources, centred; sources: what no value of each exceeds, such as its prime."""
     cut = [halves(of_target, sources, q) for of_target, q in zip(weights, targets, strict=True)]
     moduli = [(q, 1 / q, shift or anchor_for(sum(sources) * q / 2)) for q, (_, shift) in zip(targets, cut, strict=True)]
     return Conversion(

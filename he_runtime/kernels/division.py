@@ -1,18 +1,18 @@
 """Dividing by primes of the modulus: by P after a key switch, by the last prime of the chain in a rescale, or by both at once.
 
 Let D be the product of the primes d to be dropped, and X a polynomial modulo all of them. By the remainder theorem
-X mod D = sum_d x_d·D/d - u·D with x_d = X·(D/d)^-1 mod d and u = rint(sum_d x_d/d), so for every prime q that is kept
+X mod D = sum_d x_d·D/d - u·D with x_d = X·(D/d)^-1 mod d and u nearest to sum_d x_d/d, so for every prime q that is kept
 
     (X - (X mod D))/D = X·D^-1 + sum_d x_d·(-1/d) + u   (mod q),
 
 which rounds to the nearest integer. The x_d are polynomials of integers: `dropped_rows` makes them from transformed rows,
-`convert_rows` their sums, and `divide_row` transforms those forward again.
+`quotients` u, `convert_rows` the sums, and those are transformed forward again and added (`divided`).
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.kernels.arithmetic import multiply_constant, reduce, rint
+from he_runtime.kernels.arithmetic import multiply_constant, nearest_product, reduce
 from he_runtime.kernels.compiling import inlined, kernel
 from he_runtime.kernels.sum_tiles import SUMS, VECTORS, tile, tile_of_one
 from he_runtime.kernels.transform import forward, forward_multiple, inverse
@@ -93,51 +93,53 @@ def dropped_rows(
 
 
 @kernel
-def quotients(dropped: Array, tables: NDArray[np.int64], primes: Array, out: Array) -> None:
-    """out = u: rint of the sum over d of dropped[d]/d. dropped [primes, N]; tables: row of each dropped prime in the tables."""
-    out[:] = 0.0
-    for d in range(tables.shape[0]):
-        x, inverse_p = dropped[d], primes[tables[d], 1]
-        for i in range(out.shape[0]):
-            out[i] += x[i] * inverse_p
-    for i in range(out.shape[0]):
-        out[i] = rint(out[i])
+def quotients(dropped: Array, tables: NDArray[np.int64], primes: Array, first: int, last: int) -> None:
+    """The last row of dropped [primes and one, N] = u, for blocks first to last: the nearest to the sum over d of dropped[d]/d.
+
+    tables: row of each dropped prime in the tables.
+    """
+    count, block = tables.shape[0], min(BLOCK, dropped.shape[1])
+    for start in range(first * block, last * block, block):
+        out = dropped[count, start : start + block]
+        out[:] = 0.0
+        for d in range(count):
+            x, inverse_p = dropped[d, start : start + block], primes[tables[d], 1]
+            for i in range(block):
+                out[i] += x[i] * inverse_p
+        for i in range(block):
+            out[i] = nearest_product(out[i], 1.0)
 
 
 @inlined
-def _transformed_remainder(
-    remainder: Array, quotient: Array, roots: Array, tails: Array, p: float, inverse_p: float
+def divided(
+    x: Array, addend: Array, has_addend: bool, remainder: Array, scale: float, p: float, inverse_p: float, out: Array
 ) -> None:
-    """remainder = transformed(remainder + quotient)."""
-    for i in range(quotient.shape[0]):
-        remainder[i] += quotient[i]
-    forward(remainder, roots, tails, p, inverse_p)
+    """out = (x + addend)·scale + remainder, reduced, modulo one prime that is kept. None of them may be another.
 
-
-@kernel
-def divide_row(
-    x: Array, remainder: Array, quotient: Array, scale: float, roots: Array, tails: Array, p: float, inverse_p: float
-) -> None:
-    """x = x·scale + transformed(remainder + quotient), reduced, modulo one prime that is kept. Overwrites remainder.
-
-    remainder: sum_d x_d·(-1/d), as `convert_rows` makes it; quotient: u; scale: 1/D, or what is left
-    of it where x carries 1/P already.
+    remainder: sum_d x_d·(-1/d) + u, as `convert_rows` makes it, transformed; scale: 1/D, or what is left of it where x carries
+    1/P already.
     """
-    _transformed_remainder(remainder, quotient, roots, tails, p, inverse_p)
     if scale == 1.0:
-        for i in range(x.shape[0]):
-            x[i] = reduce(x[i] + remainder[i], p, inverse_p)
+        if has_addend:
+            for i in range(out.shape[0]):
+                out[i] = reduce(x[i] + addend[i] + remainder[i], p, inverse_p)
+        else:
+            for i in range(out.shape[0]):
+                out[i] = reduce(x[i] + remainder[i], p, inverse_p)
     else:
         ratio = scale * inverse_p
-        for i in range(x.shape[0]):
-            x[i] = reduce(remainder[i] + multiply_constant(x[i], scale, ratio, p), p, inverse_p)
+        if has_addend:
+            for i in range(out.shape[0]):
+                out[i] = reduce(remainder[i] + multiply_constant(x[i] + addend[i], scale, ratio, p), p, inverse_p)
+        else:
+            for i in range(out.shape[0]):
+                out[i] = reduce(remainder[i] + multiply_constant(x[i], scale, ratio, p), p, inverse_p)
 
 
 @kernel
 def divided_rows(
     parts: tuple[Array, Array],
     remainders: Array,
-    quotients: Array,
     scale: Array,
     first: int,
     last: int,
@@ -148,17 +150,14 @@ def divided_rows(
 ) -> None:
     """out[h, t] = row t of parts[h] [rows, N] divided by the dropped primes, for t from first to last. Overwrites remainders.
 
-    As `divide_row`, which works in place: the same loop over two arrays that may be one would not become vector code. Both parts
-    of a row in turn, while the prime's tables lie in the second cache.
+    Both parts of a row in turn, while the prime's tables lie in the second cache.
     """
     for t in range(first, last):
-        p, inverse_p, w = primes[t, 0], primes[t, 1], scale[t]
-        ratio = w * inverse_p
+        p, inverse_p = primes[t, 0], primes[t, 1]
         for half in range(2):
-            x, o, remainder = parts[half][t], out[half, t], remainders[half, t]
-            _transformed_remainder(remainder, quotients[half], roots[t, 0], tails[t, 0], p, inverse_p)
-            for i in range(o.shape[0]):
-                o[i] = reduce(remainder[i] + multiply_constant(x[i], w, ratio, p), p, inverse_p)
+            x, remainder = parts[half][t], remainders[half, t]
+            forward(remainder, roots[t, 0], tails[t, 0], p, inverse_p)
+            divided(x, x, False, remainder, scale[t], p, inverse_p, out[half, t])
 
 
 @kernel

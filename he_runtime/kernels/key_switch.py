@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from he_runtime.kernels.arithmetic import accumulate, fma, multiply, reduce, rint, settle
 from he_runtime.kernels.compiling import inlined, kernel
-from he_runtime.kernels.division import divide_row
+from he_runtime.kernels.division import divided
 from he_runtime.kernels.transform import forward, inverse
 
 Array = NDArray[np.float64]
@@ -48,7 +48,6 @@ def to_coefficients(
 def divided_to_coefficients(
     part: Array,
     remainders: Array,
-    quotient: Array,
     scale: Array,
     extended: Array,
     coefficients: Array,
@@ -66,11 +65,11 @@ def divided_to_coefficients(
     """
     for j in range(digit_starts.shape[0] - 1):
         for t in range(max(first, digit_starts[j]), min(last, digit_starts[j + 1])):
-            x = extended[j, t]
-            x[:] = part[t]
+            x, out, remainder = part[t], extended[j, t], remainders[t]
             p, inverse_p = primes[t, 0], primes[t, 1]
-            divide_row(x, remainders[t], quotient, scale[t], roots[t, 0], tails[t, 0], p, inverse_p)
-            inverse(x, coefficients[t], roots[t, 1], tails[t, 1], p, inverse_p, gadget[t])
+            forward(remainder, roots[t, 0], tails[t, 0], p, inverse_p)
+            divided(x, x, False, remainder, scale[t], p, inverse_p, out)
+            inverse(out, coefficients[t], roots[t, 1], tails[t, 1], p, inverse_p, gadget[t])
 
 
 @kernel
@@ -261,27 +260,26 @@ def switched_rows(
     tails: Array,
     primes: Array,
     remainders: Array,
-    quotients: Array,
     scale: Array,
     total: Array,
     out: Array,
 ) -> None:
     """out[h, t] = permuted((addend_h + sum of digits·key_h) divided by the dropped primes), t from first to last.
 
-    remainders [2, rows, N], quotients [2, N], scale [rows]: see `division.divide_row`. Scratch: total [2, N].
+    remainders [2, rows, N], scale [rows]: see `division.divided`. Scratch: total [3, N].
     """
     for t in range(first, last):
         p, inverse_p, anchor = primes[t, 0], primes[t, 1], primes[t, 2]
-        x0, x1 = total[0], total[1]
-        key_product(extended, t, 0, low, high, t, x0, x1, p, inverse_p, anchor)
-        _add(x0, addend0[t])
-        if has_addend1:
-            _add(x1, addend1[t])
+        key_product(extended, t, 0, low, high, t, total[0], total[1], p, inverse_p, anchor)
         for half in range(2):
-            sums, o = total[half], out[half, t]
-            divide_row(sums, remainders[half, t], quotients[half], scale[t], roots[t, 0], tails[t, 0], p, inverse_p)
+            o, remainder, whole = out[half, t], remainders[half, t], total[2]
+            forward(remainder, roots[t, 0], tails[t, 0], p, inverse_p)
+            if half == 0:
+                divided(total[0], addend0[t], True, remainder, scale[t], p, inverse_p, whole)
+            else:
+                divided(total[1], addend1[t], has_addend1, remainder, scale[t], p, inverse_p, whole)
             for i in range(o.shape[0]):
-                o[i] = sums[permutation[i]]
+                o[i] = whole[permutation[i]]
 
 
 @kernel

@@ -71,12 +71,21 @@ class HadamardLowering:
 
     @staticmethod
     def frugal_choices(shape: Shape) -> list[dict[str, int]]:
-        """More where the keys of `choices` are too large: nearly as many baby steps, and fewer keys of other rotations."""
+        """More where the keys of `choices` are too large: fewer baby steps, in two rounds, or fewer keys of other rotations."""
         most = max(choice["baby_steps"] for choice in HadamardLowering.choices(shape))
-        return [{"baby_steps": most * share // 16, "hoisted_steps": FRUGAL} for share in (15, 12)]
+        return [
+            {"baby_steps": most * share // 16, "hoisted_steps": hoisted, "baby_rounds": rounds}
+            for share, hoisted, rounds in ((15, FRUGAL, 1), (11, FRUGAL, 2), (9, HOISTED, 2))
+        ]
 
     def __init__(
-        self, network: Network, parameters: Parameters, bucket: int, baby_steps: int, hoisted_steps: int = HOISTED
+        self,
+        network: Network,
+        parameters: Parameters,
+        bucket: int,
+        baby_steps: int,
+        hoisted_steps: int = HOISTED,
+        baby_rounds: int = 1,
     ) -> None:
         self.network = network
         self.shape = Shape.of(network)
@@ -92,7 +101,7 @@ class HadamardLowering:
             raise PlanError(f"the last layer needs {self.row_kinds} tokens in a ciphertext, bucket {bucket} has fewer")
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
-        self.rows = RowOperations(self.builder, self.layout, baby_steps, hoisted_steps)
+        self.rows = RowOperations(self.builder, self.layout, baby_steps, hoisted_steps, baby_rounds)
         self.weights = RowWeights(self.layout, shape)
 
     def program(self) -> Program:

@@ -30,6 +30,8 @@ class RowOperations:
     """Of matrix products."""
     hoisted_steps: int = HOISTED
     """Rotations by multiples of a step that share one decomposition."""
+    baby_rounds: int = 1
+    """Rounds of baby steps, all with the same keys: see `products`."""
 
     @property
     def hoisted_rows(self) -> int:
@@ -40,19 +42,27 @@ class RowOperations:
         """For each map the sum of input·matrix, plus bias: inputs repeated along their rows. 1 level.
 
         out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014), baby steps shared
-        by all maps; giant steps in Horner's way, so that one key serves them all.
+        by all maps; giant steps in Horner's way, so that one key serves them all. In further rounds the inputs are turned by all
+        baby steps first and take them again, which leaves fewer giant steps to the outputs: where those are as many as inputs.
         """
         builder, blocks = self.builder, len(inputs[0])
+        rounds = self.baby_rounds if len(maps) >= len(inputs) else 1
         lengths = [max(self.layout.row, matrices[0].shape[1]) for matrices, _ in maps]
         tables = [
-            [self._diagonals(matrix, length) for matrix in matrices]
+            [table for matrix in matrices for table in self._diagonals(matrix, length, rounds)]
             for (matrices, _), length in zip(maps, lengths, strict=True)
         ]
         outputs: list[Blocks] = [[] for _ in maps]
         for block in range(blocks):
-            values = [tensor[block] for tensor in inputs]
+            values = []
+            for tensor in inputs:
+                value = tensor[block]
+                values.append(value)
+                for _ in range(1, rounds):
+                    (value,) = builder.rotate(value, [self.baby_steps])
+                    values.append(value)
             totals = builder.linear_transforms(
-                values, tables, range(self.baby_steps), self.baby_steps, self.builder.parameters.scale
+                values, tables, range(self.baby_steps), rounds * self.baby_steps, self.builder.parameters.scale
             )
             for output, total, (_, bias), length in zip(outputs, totals, maps, lengths, strict=True):
                 padded = np.zeros(length, bias.dtype)
@@ -60,15 +70,15 @@ class RowOperations:
                 output.append(builder.add_plain(total, padded))
         return outputs
 
-    def _diagonals(self, matrix: NDArray[np.number], length: int) -> NDArray[np.number]:
-        """[giant steps, baby steps, length] of a matrix [W, P]: each diagonal, turned back by its giant step."""
+    def _diagonals(self, matrix: NDArray[np.number], length: int, rounds: int) -> NDArray[np.number]:
+        """[rounds, giant steps, baby steps, length] of a matrix [W, P]: each diagonal, turned back by its giant step."""
         width, babies, positions = self.layout.width, self.baby_steps, np.arange(matrix.shape[1])
-        table = np.zeros((-(-width // babies), babies, length), matrix.dtype)
+        table = np.zeros((rounds, -(-width // (babies * rounds)), babies, length), matrix.dtype)
         for shift in range(width):
-            giant, baby = divmod(shift, babies)
+            giant, rest = divmod(shift, babies * rounds)
             diagonal = np.zeros(length, matrix.dtype)
             diagonal[positions] = matrix[(positions + shift) % width, positions]
-            table[giant, baby] = np.roll(diagonal, giant * babies)
+            table[rest // babies, giant, rest % babies] = np.roll(diagonal, giant * babies * rounds)
         return table
 
     def repeated(self, blocks: Blocks, length: int, *, once: bool = False) -> Blocks:

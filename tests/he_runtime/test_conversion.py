@@ -38,8 +38,13 @@ def test_every_conversion_of_a_chain_is_exact(shape: ChainShape) -> None:
         conversions += [(tuple(digit), conversion, tables.rows) for digit, conversion in digits]
         both = (*parameters.special_primes, parameters.primes[level])
         assert tables.special_and_rescale is not None
-        conversions.append((parameters.special_primes, tables.special.down, np.arange(level + 1)))
-        conversions.append((both, tables.special_and_rescale.down, np.arange(level)))
+        for dropped, division, kept in (
+            (parameters.special_primes, tables.special, level + 1),
+            (both, tables.special_and_rescale, level),
+        ):
+            conversions.append(
+                ((*dropped, len(dropped) + 1), division.down, np.arange(kept))
+            )  # the last is the quotient
     for primes, conversion, rows in conversions:
         bounds = np.array(primes)[:, None] - 1
         sources = generator.integers(-bounds, bounds, (len(primes), ENTRIES), endpoint=True)
