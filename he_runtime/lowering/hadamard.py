@@ -430,11 +430,8 @@ class HadamardLowering:
         """Affine maps of the state as real values, and pairs of them as a + X^(N/2)·b. 1 level."""
         inputs, count = [values for values, _ in state.parts], len(affines)
         if not state.packed:
-            maps, pair_maps = (
-                [self._map(state, affine) for affine in affines],
-                [(self._map(state, first), self._map(state, second)) for first, second in pairs],
-            )
-            return self._products(inputs, maps, pair_maps)
+            pair_maps = [(self._map(state, first), self._map(state, second)) for first, second in pairs]
+            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps)
         # Of (a + X^(N/2)·b)·(A - i·sign·B) only the real part, a·A + b·B, is wanted.
         every = [*affines, *itertools.chain.from_iterable(pairs)]
         made = self.rows.products(inputs, [self._map(state, affine) for affine in every])
