@@ -69,6 +69,7 @@ def fitted(operation: str, name: str, values: CalibrationValues) -> Replacement:
         tokens = values.scores.shape[1]
         scores = torch.from_numpy(np.ascontiguousarray(values.scores))
         weights = torch.softmax(scores, dim=1) * tokens
+        scores = module.argument(scores[None, None], torch.ones(1, tokens, dtype=torch.float64))[0, 0]
         counts = torch.full((scores.numel(),), float(tokens), dtype=torch.float64)
         fit_softmax(module, scores.reshape(1, -1), weights.reshape(1, -1), counts)
     elif isinstance(module, Activation):

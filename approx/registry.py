@@ -17,13 +17,21 @@ from approx.norm import AffineNorm, CentredAffineNorm, ConstantVarianceNorm, Exa
 from approx.pooler import LinearPooler, OddPooler, QuinticPooler, TanhPooler
 from approx.power_softmax import ConstantPowerSoftmax, PowerSoftmax
 from approx.replacement import Replacement, Shape
-from approx.softmax import ExactSoftmax, LinearSoftmax, QuadraticSoftmax, TheXCubicSoftmax, TheXSoftmax
+from approx.softmax import (
+    CentredQuadraticSoftmax,
+    ExactSoftmax,
+    LinearSoftmax,
+    QuadraticSoftmax,
+    TheXCubicSoftmax,
+    TheXSoftmax,
+)
 
 __all__ = ["ACTIVATION", "NORM", "OPERATIONS", "POOLER", "SOFTMAX", "Shape", "build", "find", "names"]
 
 SOFTMAX: dict[str, type[Replacement]] = {
     "exact": ExactSoftmax,
     "quadratic": QuadraticSoftmax,
+    "quadratic_centred": CentredQuadraticSoftmax,
     "linear": LinearSoftmax,
     "power_length": PowerSoftmax,
     "power_constant": ConstantPowerSoftmax,

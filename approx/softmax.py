@@ -36,6 +36,10 @@ class Softmax(Replacement):
         """With the layer's heads."""
         return cls(shape.heads)
 
+    def argument(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """What the polynomial is evaluated on, of the shape of scores: here the scores."""
+        return scores
+
     def fit(self, scores: torch.Tensor, weights: torch.Tensor, _counts: torch.Tensor | None = None, /) -> None:
         """Set what is fitted by calibration values, as `fit_softmax` hands them; nothing here."""
 
@@ -80,12 +84,37 @@ class QuadraticSoftmax(Softmax):
     def forward(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """P as stated."""
         a, b, c = (column[None, :, None, None] for column in self.coefficients().unbind(1))
+        scores = self.argument(scores, mask)
         return ((a * scores + b) * scores + c) * mask_over_count(mask)
 
     @torch.no_grad()
     def fit(self, scores: torch.Tensor, weights: torch.Tensor, _counts: torch.Tensor | None = None, /) -> None:
         """Least squares of n·P, a head at a time."""
         self.raw.copy_(fit_polynomial(scores, weights, 2))
+
+
+class CentredQuadraticSoftmax(QuadraticSoftmax):
+    """P = (a·D² + b·D + c)·m/n with D = S less its mean over the row's real keys, and (a, b, c) per head.
+
+    A softmax does not change when all scores of a row grow alike, as they do when all keys of a text have something in common;
+    a polynomial of S does, one of D does not. D is what centred keys give (k_j less the text's mean key), so no square is
+    spent on it. A row adds up to a times the variance of its scores, and c.
+    """
+
+    facts = Facts(
+        SCORE_DOMAIN,
+        "score",
+        2,
+        3,
+        0,
+        "one round",
+        "(a·D² + b·D + c)·m/n, D = S - Σ S·m/n; (a, b, c) per head by least squares of n·P on calibration scores, then trained",
+        "QuadraticSoftmax, with the invariance of softmax",
+    )
+
+    def argument(self, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """D."""
+        return scores - (scores * mask_over_count(mask)).sum(dim=-1, keepdim=True)
 
 
 class LinearSoftmax(Softmax):
@@ -188,7 +217,7 @@ def fit_softmax(
 ) -> None:
     """Set the module's coefficients from the exact softmax's values; modules without coefficients stay as they are.
 
-    scores, weights: [heads, samples], of real pairs only; weights are exact softmax times n. counts [samples]: the n of each
-    pair, which a denominator that does not know n is fitted with.
+    scores, weights: [heads, samples], of real pairs only, scores as the module's `argument` makes them; weights are exact
+    softmax times n. counts [samples]: the n of each pair, which a denominator that does not know n is fitted with.
     """
     module.fit(scores, weights, counts)

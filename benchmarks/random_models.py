@@ -1,11 +1,9 @@
 """Random encoders of any shape whose values stay in a sane range: for benchmarks of shapes that nobody has trained, and tests."""
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-from he_runtime.bundle import Architecture, EncoderWeights, LayerWeights, Pooling, Replacements
+from he_runtime.bundle import Architecture, EncoderWeights, LayerWeights, Pooling, Replacements, Softmax
 
 
 def random_weights(
@@ -14,7 +12,7 @@ def random_weights(
     heads: int,
     intermediate: int,
     *,
-    softmax: Literal["quadratic", "linear"] = "quadratic",
+    softmax: Softmax = "quadratic",
     classes: int | None = 2,
     pooling: Pooling = "first",
     seed: int = 0,

@@ -23,6 +23,8 @@ CLIENT_FILES = ("config.json", "client.safetensors", "tokenizer.json")
 Positive = Annotated[float, Field(gt=0)]
 Pooling = Literal["first", "mean"]
 """What of the last layer the head reads: the first token through a pooler, or the mean over all tokens as it is."""
+Softmax = Literal["quadratic", "quadratic_centred", "linear"]
+"""Polynomials of a score, or of a score less its row's mean, that stand for a softmax."""
 
 
 class _Strict(BaseModel):
@@ -66,7 +68,7 @@ class Architecture(_Strict):
 class Replacements(_Strict):
     """The polynomial that stands for each operation."""
 
-    softmax: Literal["quadratic", "linear"]
+    softmax: Softmax
     activation: Literal["quadratic"]
     norm: Literal["affine_centred"]
     pooler: Literal["linear"]

@@ -119,21 +119,23 @@ def fold_down_into_next_layer(network: Network) -> Network:
     """Query and key of the next layer read the state (z, u) at once, one level earlier than through x.
 
     So does the value where attention is linear. With a square the value has a level to spare, and in a last layer that works for
-    the first token alone, its query takes a level more to be broadcast, so key and value go on reading x, which is cheaper.
+    the first token alone, its query takes a level more to be broadcast, so key and value go on reading x, which is cheaper;
+    but for a key that is centred, which takes that level too.
     """
     layers = [network.layers[0]]
     for layer in network.layers[1:]:
         if layer.stream is None:
             raise PlanError("fold_norms must come before fold_down_into_next_layer")
         last = layer is network.layers[-1] and network.pooling == "first"
+        early_key = not last or layer.keys_centred
         early_value = not last and not layer.attention[:, 0].any()
         layers.append(
             replace(
                 layer,
                 query=layer.query.after(layer.stream),
                 query_reads_state=True,
-                key=layer.key if last else layer.key.after(layer.stream),
-                key_reads_state=not last,
+                key=layer.key.after(layer.stream) if early_key else layer.key,
+                key_reads_state=early_key,
                 value=layer.value.after(layer.stream) if early_value else layer.value,
                 value_reads_state=early_value,
             )

@@ -65,6 +65,8 @@ class Layer:
     """Whether the query reads the state rather than x, as it does after folding; and so for key and value."""
     key_reads_state: bool
     value_reads_state: bool
+    keys_centred: bool
+    """Whether the text's mean key is subtracted from every key, so that a row's scores have mean zero."""
     score_scale: float
     score_shift: Array  # [heads], added to the score before the polynomial
     attention: Array  # [heads, 3], highest degree first
@@ -94,17 +96,17 @@ class Network:
 
 def network_of(weights: EncoderWeights) -> Network:
     """The unfolded network, straight from the bundle."""
-    heads = weights.architecture.heads
+    heads, centred = weights.architecture.heads, weights.replacements.softmax == "quadratic_centred"
     return Network(
         heads,
-        tuple(_layer(layer, heads) for layer in weights.layers),
+        tuple(_layer(layer, heads, centred=centred) for layer in weights.layers),
         Affine((weights.pooler,), weights.pooler_bias) if weights.pooler is not None else None,
         Affine((weights.classifier,), weights.classifier_bias),
         weights.architecture.pooling,
     )
 
 
-def _layer(layer: LayerWeights, heads: int) -> Layer:
+def _layer(layer: LayerWeights, heads: int, *, centred: bool) -> Layer:
     return Layer(
         stream=None,
         query=Affine((layer.query,), layer.query_bias),
@@ -113,6 +115,7 @@ def _layer(layer: LayerWeights, heads: int) -> Layer:
         query_reads_state=False,
         key_reads_state=False,
         value_reads_state=False,
+        keys_centred=centred,
         score_scale=1 / math.sqrt(layer.query.shape[1] // heads),
         score_shift=np.zeros(heads),
         attention=layer.attention_coefficients,
@@ -151,6 +154,8 @@ def _evaluate_layer(layer: Layer, heads: int, state: tuple[Array, ...]) -> tuple
     query = split(layer.query(state if layer.query_reads_state else (x,)))
     key = split(layer.key(state if layer.key_reads_state else (x,)))
     value = split(layer.value(state if layer.value_reads_state else (x,)))
+    if layer.keys_centred:
+        key = key - key.mean(axis=1, keepdims=True)
     score = query @ key.transpose(0, 2, 1) * layer.score_scale + layer.score_shift[:, None, None]
     a, b, c = (layer.attention[:, i, None, None] for i in range(3))
     y = ((a * score**2 + b * score + c) / tokens @ value).transpose(1, 0, 2).reshape(tokens, -1)

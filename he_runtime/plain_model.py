@@ -13,15 +13,16 @@ Array = NDArray[np.float64]
 def logits(weights: EncoderWeights, embedded: Array) -> Array:
     """Outputs float64 of one text: [classes], or [hidden] of a sentence encoder. embedded: [tokens, hidden], without padding."""
     hidden = embedded
+    centred = weights.replacements.softmax == "quadratic_centred"
     for layer in weights.layers:
-        hidden = _encoder_layer(layer, weights.architecture.heads, hidden)
+        hidden = _encoder_layer(layer, weights.architecture.heads, hidden, centred=centred)
     pooled = hidden[0] if weights.architecture.pooling == "first" else hidden.mean(axis=0)
     if weights.pooler is not None:
         pooled = pooled @ weights.pooler + weights.pooler_bias
     return np.asarray(pooled @ weights.classifier + weights.classifier_bias, np.float64)
 
 
-def _encoder_layer(layer: LayerWeights, heads: int, x: Array) -> Array:
+def _encoder_layer(layer: LayerWeights, heads: int, x: Array, *, centred: bool) -> Array:
     tokens, width = x.shape
     size = width // heads
 
@@ -32,6 +33,8 @@ def _encoder_layer(layer: LayerWeights, heads: int, x: Array) -> Array:
     key = split(x @ layer.key + layer.key_bias)
     value = split(x @ layer.value + layer.value_bias)
     score = query @ key.transpose(0, 2, 1) / math.sqrt(size)
+    if centred:
+        score = score - score.mean(axis=2, keepdims=True)
     a, b, c = (layer.attention_coefficients[:, i, None, None] for i in range(3))
     attention = (a * score**2 + b * score + c) / tokens
     context = (attention @ value).transpose(1, 0, 2).reshape(tokens, width)

@@ -34,7 +34,8 @@ class BucketPlan:
     input_levels: dict[str, int]
 
 
-REPEATED_ROWS, HADAMARD = "repeated rows", "hadamard rows"
+REPEATED_ROWS, HADAMARD = "repeated rows", "hadamard rows, whole masks"
+"""A name says all of the layout: a client that packed otherwise would be answered wrongly, so it does not know the name."""
 
 
 @dataclass(frozen=True)

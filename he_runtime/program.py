@@ -201,6 +201,10 @@ class ProgramBuilder:
         self._append("weighted_sum", values, [result], constants=constants)
         return result
 
+    def at_scale(self, value: Value, target_scale: float) -> Value:
+        """The same numbers at exactly that scale, by a product with one. 1 level."""
+        return self.rescale(self.weighted_sum([value], [np.ones(1)], target_scale))
+
     def linear_transforms(
         self,
         values: Sequence[Value],

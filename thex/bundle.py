@@ -24,6 +24,7 @@ from thex.model_card import model_card
 from thex.tasks import Task
 
 FORMAT_VERSION = 1
+ENCRYPTED_SOFTMAX = ("quadratic", "quadratic_centred", "linear")
 HALVES = {
     "config.json": "both",
     "client.safetensors": "client",
@@ -105,8 +106,9 @@ def exportable(model: Encoder, task: Task) -> str | None:
         return "no bundle can hold embeddings that are projected to another width, as ELECTRA's are"
     if task.kind == "tokens":
         return "no bundle can hold a head for every token: the encrypted runtime answers for the first token only"
-    if found.softmax not in ("quadratic", "linear"):
-        return f"no bundle can hold softmax {found.softmax!r}: the encrypted runtime evaluates quadratic and linear"
+    if found.softmax not in ENCRYPTED_SOFTMAX:
+        evaluated = ", ".join(ENCRYPTED_SOFTMAX)
+        return f"no bundle can hold softmax {found.softmax!r}: the encrypted runtime evaluates {evaluated}"
     wanted = {"activation": "quadratic", "norm": "affine_centred", "pooler": "linear"}
     for operation, name in wanted.items():
         if getattr(found, operation) != name:

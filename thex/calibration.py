@@ -47,8 +47,12 @@ def calibrate(model: Encoder, data: Encoded, seed: int) -> None:
                 seen.setdefault((point, number), []).append(recorder[point, number][real])
             counts = batch.mask.sum(dim=1)[:, None, None, None]
             seen.setdefault(("count", number), []).append(counts[:, 0].expand_as(pairs)[pairs])
+            layer = model.layers[number]
+            scores = recorder["score", number]
+            if isinstance(layer, Layer) and isinstance(layer.softmax.replaced, Softmax):
+                scores = layer.softmax.replaced.argument(scores, batch.mask)
             for point, tensor in (
-                ("score", recorder["score", number]),
+                ("score", scores),
                 ("attention", recorder["attention", number] * counts),
             ):
                 per_head = tensor.transpose(0, 1)[:, pairs]

@@ -6,7 +6,8 @@ Scores of all token shifts lie side by side in a row, so that one relinearisatio
     Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows
 
 Two real values share a slot wherever both meet the same operation: a + X^(N/2)·b. The skew costs a level: a layer takes 7
-(6 with linear attention), the logits one more. Where the head reads the first token, the last layer works for it alone; where it
+(6 with linear attention), the logits one more. Keys are centred beside the skew, which leaves their mean as it is, so that it
+takes no level. Where the head reads the first token, the last layer works for it alone; where it
 reads the mean, one more level goes into its mask.
 """
 
@@ -144,7 +145,8 @@ class HadamardLowering:
         x, queries, pairs = self._queries_and_pairs(layer, state)
         queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in queries]
         builder.stage = f"{name}: skew of keys and values"
-        skewed = [[builder.parts(self.rows.skew(block)) for block in blocks] for blocks in pairs]
+        means = [self._mean_key(name, blocks, mask) if layer.keys_centred else None for blocks in pairs]
+        skewed = [[self._skewed(block, mean) for block in blocks] for blocks, mean in zip(pairs, means, strict=True)]
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
         keys_by_group = [self.rows.repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
         values_by_group = [
@@ -163,6 +165,26 @@ class HadamardLowering:
         merged = [builder.real_part(builder.add(parts)) for parts in context]
         repeated = self.rows.repeated(merged, layout.width)
         return self._feed_forward(name, layer, repeated, x, packed=packed, repeat=repeat)
+
+    def _mean_key(self, name: str, pairs: Blocks, mask: Blocks) -> Value:
+        """The mean over the text of the keys of a group, in every row. pairs: keys + X^(N/2)·values. 1 level."""
+        builder, stage = self.builder, self.builder.stage
+        builder.stage = f"{name}: mean key"
+        straight = self._straight(mask, pairs[0].level)
+        mean = builder.real_part(self.rows.sum_over_rows(builder.multiply(pairs, straight)))
+        builder.stage = stage
+        return mean
+
+    def _skewed(self, pair: Value, mean: Value | None) -> tuple[Value, Value]:
+        """Keys, less their mean where there is one, and values of one block, both skewed. 1 level."""
+        if mean is None:
+            return self.builder.parts(self.rows.skew(pair))
+        key, value = self.builder.parts(self.rows.skew(pair, mean.scale / 2))  # parts have twice the scale
+        return self.builder.combine(key, mean, 2), value
+
+    def _straight(self, mask: Blocks, level: int) -> Blocks:
+        """The masks that are not skewed, in all but the last W positions of a row, where nothing may lie that they meet."""
+        return [self.builder.rotate(self.builder.drop(m, level), [self.layout.width])[0] for m in mask]
 
     def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
         """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
@@ -280,8 +302,7 @@ class HadamardLowering:
         builder.stage = "mean over tokens"
         means: list[tuple[Blocks, tuple[int, int | None]]] = []
         for blocks, which in state.parts:
-            straight = [builder.rotate(builder.drop(m, blocks[0].level), [self.layout.width])[0] for m in mask]
-            mean = self.rows.sum_over_rows(builder.multiply(blocks, straight))
+            mean = self.rows.sum_over_rows(builder.multiply(blocks, self._straight(mask, blocks[0].level)))
             means.append((self.rows.repeated([mean], self.layout.width), which))
         builder.stage = "logits"
         # All rows hold the same mean, so that each can make other outputs of it.
@@ -298,23 +319,28 @@ class HadamardLowering:
         builder, layout, shape = self.builder, self.layout, self.shape
         positions = shape.attention_positions()
         builder.stage = f"{name}: query, key, value"
-        x, chosen = self._stream_and_query(layer, state, self.weights.columns_at(layer.query, positions))
-        key, value = self.weights.columns_at(layer.key, positions), self.weights.columns_at(layer.value, positions)
-        both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
-        bias = paired_bias(key.bias, value.bias)
-        (pairs,) = self.rows.products([x], [((both,), bias)])
-        split = [builder.parts(pair) for pair in pairs]
-        straight = [
-            builder.rotate(builder.drop(m, v.level), [layout.width])[0] for m, (_, v) in zip(mask, split, strict=True)
-        ]
-        values = [builder.multiply([v], [m]) for (_, v), m in zip(split, straight, strict=True)]
+        query, key, value = (
+            self.weights.columns_at(affine, positions) for affine in (layer.query, layer.key, layer.value)
+        )
+        if layer.keys_centred:
+            if layer.stream is not None:  # as early as the key, from the same rotations
+                value = self.weights.columns_at(layer.value.after(layer.stream), positions)
+            x, chosen, (keys, values) = self._stream_and_query(layer, state, query, [key, value])
+            keys = self._centred(name, keys, mask)
+        else:
+            x, chosen, _ = self._stream_and_query(layer, state, query)
+            both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
+            (pairs,) = self.rows.products([x], [((both,), paired_bias(key.bias, value.bias))])
+            keys, values = (list(blocks) for blocks in zip(*(builder.parts(pair) for pair in pairs), strict=True))
+        straight = self._straight(mask, values[0].level)
+        values = [builder.multiply([v], [m]) for v, m in zip(values, straight, strict=True)]
         builder.stage = f"{name}: broadcast of the first token"
         chosen, x0 = self.rows.broadcast(chosen), self.rows.broadcast(x[0])
         builder.stage = f"{name}: scores"
         strides = [shape.padded_heads << k for k in range(shape.padded_head_size.bit_length() - 1)]
         attention = []
-        for keys, _ in split:
-            (score,) = self.rows.repeated([builder.multiply([chosen], [keys])], layout.width, once=True)
+        for block in keys:
+            (score,) = self.rows.repeated([builder.multiply([chosen], [block])], layout.width, once=True)
             attention.append(self._all_heads(layer, self.rows.sum_over(score, strides)))
         builder.stage = f"{name}: attention times value"
         context = self.rows.sum_over_rows(builder.multiply(attention, values))
@@ -328,19 +354,29 @@ class HadamardLowering:
         builder.stage = "logits"
         builder.output("logits", self._logits(hidden_parts[0], squares))
 
-    def _stream_and_query(self, layer: Layer, state: State, query: Affine) -> tuple[Blocks, Value]:
-        """x of all tokens, and the first token's block of queries, from the same rotations. 1 level."""
+    def _stream_and_query(
+        self, layer: Layer, state: State, query: Affine, others: Sequence[Affine] = ()
+    ) -> tuple[Blocks, Value, list[Blocks]]:
+        """x of all tokens, the first token's block of queries, and `others` of all tokens, from the same rotations. 1 level."""
 
         def blocks(which: slice) -> State:
             return State(tuple((values[which], part) for values, part in state.parts))
 
-        if layer.stream is None:
-            ((chosen,),), _ = self._from_state(blocks(slice(1)), [query])
-            return state.parts[0][0], chosen
-        stream = self._tiled(layer.stream)
-        (first, (chosen,)), _ = self._from_state(blocks(slice(1)), [stream, query])
-        others = self._from_state(blocks(slice(1, None)), [stream])[0][0] if self.layout.blocks > 1 else []
-        return self.rows.repeated([*first, *others], self.layout.row // 2), chosen
+        stream = [] if layer.stream is None else [self._tiled(layer.stream)]
+        made, _ = self._from_state(blocks(slice(1)), [*stream, query, *others])
+        (chosen,) = made.pop(len(stream))
+        if self.layout.blocks > 1 and made:
+            more, _ = self._from_state(blocks(slice(1, None)), [*stream, *others])
+            made = [[*first, *rest] for first, rest in zip(made, more, strict=True)]
+        x = self.rows.repeated(made.pop(0), self.layout.row // 2) if stream else state.parts[0][0]
+        return x, chosen, made
+
+    def _centred(self, name: str, keys: Blocks, mask: Blocks) -> Blocks:
+        """Keys that are not skewed, less the text's mean key. 1 level."""
+        builder = self.builder
+        builder.stage = f"{name}: mean key"
+        mean = self.rows.sum_over_rows(builder.multiply(keys, self._straight(mask, keys[0].level)))
+        return [builder.combine(builder.at_scale(block, mean.scale), mean, 2) for block in keys]
 
     def _all_heads(self, layer: Layer, score: Value) -> Value:
         builder, shape = self.builder, self.shape

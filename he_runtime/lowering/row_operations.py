@@ -86,15 +86,15 @@ class RowOperations:
         steps = [length] if once else [length << k for k in range((self.layout.row // length).bit_length() - 1)]
         return [self.sum_over(value, [-step for step in steps]) for value in blocks]
 
-    def skew(self, value: Value) -> Value:
-        """out[t, p] = in[t + shift(p), p]. 1 level."""
+    def skew(self, value: Value, scale: float | None = None) -> Value:
+        """out[t, p] = in[t + shift(p), p], at that scale (the standard one). 1 level."""
         layout = self.layout
         babies = min(self.hoisted_rows, layout.block_tokens)
         shifts = np.arange(layout.block_tokens).reshape(-1, babies, 1)
         masks = (layout.shift() == shifts).astype(np.float64)
         steps = [layout.row * baby for baby in range(babies)]
         (skewed,) = self.builder.linear_transforms(
-            [value], [[masks]], steps, babies * layout.row, self.builder.parameters.scale
+            [value], [[masks]], steps, babies * layout.row, scale or self.builder.parameters.scale
         )
         return skewed
 

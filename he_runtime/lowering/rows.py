@@ -127,7 +127,8 @@ class RowLayout:
     def pack(self, embedded: Array) -> list[NDArray[np.complex128]]:
         """Slots of each block: features repeated along the row, and beside them, times X^(N/2), the masks divided by the length.
 
-        The first g·d positions of the masks are skewed (token t + shift), the second W are not. embedded: [tokens, features].
+        The first g·d positions of the masks are skewed (token t + shift), those after the first W are not. embedded: [tokens,
+        features].
         """
         tokens, features = embedded.shape
         if tokens > self.bucket or features > self.width:
@@ -144,6 +145,6 @@ class RowLayout:
             used = self.group * self.head_size
             ahead = (np.arange(self.block_tokens)[:, None] + self.shift()[:used]) % self.block_tokens
             mask[:, :used] = present[ahead]
-            mask[:, self.width : 2 * self.width] = present[:, None]
+            mask[:, self.width :] = present[:, None]
             blocks.append((rows + signs * mask / tokens).reshape(-1))
         return blocks

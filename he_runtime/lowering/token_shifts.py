@@ -8,6 +8,7 @@ the head reads no other.
 For a head that reads the mean, every layer works for all tokens, and one mask/n sums them.
 
 Depth with quadratic attention: 6 levels a layer, and 2 more: for the last layer's broadcast or the mean's mask, and the logits.
+Centred keys take one more in every layer on all tokens.
 """
 
 import math
@@ -35,8 +36,9 @@ def levels_needed(network: Network) -> int:
     """Levels of the program: what a fresh ciphertext must offer."""
     levels = 2  # broadcast of the first token's query in the last layer, or mask of the mean; logits
     for layer in network.layers:
-        # matrix, score, (square,) sum over tokens, up-projection, activation
-        levels += 5 + bool(layer.attention[:, 0].any())
+        # matrix, (mean key,) score, (square,) sum over tokens, up-projection, activation
+        first_token = layer is network.layers[-1] and network.pooling == "first"
+        levels += 5 + bool(layer.attention[:, 0].any()) + (layer.keys_centred and not first_token)
     return levels
 
 
@@ -103,7 +105,7 @@ class TokenShiftLowering:
     # --- one layer -------------------------------------------------------------------------------------------------
 
     def _layer(self, name: str, layer: Layer, state: list[Blocks], mask: Blocks) -> list[Blocks]:
-        """All tokens. 6 levels with quadratic attention, 5 with linear."""
+        """All tokens. 6 levels with quadratic attention, 5 with linear, one more with centred keys."""
         builder = self.builder
         builder.stage = f"{name}: query, key, value"
         maps = self._inputs([self._columns(affine) for affine in (layer.query, layer.key, layer.value)])
@@ -116,6 +118,8 @@ class TokenShiftLowering:
             query, key, x = self._matrix(state, [*maps[:2], *self._split(layer.stream)])
             (value,) = self._matrix([x], maps[2:])
         value = self._masked(value, mask)
+        if layer.keys_centred:
+            key = self._centred(name, key, mask)
         context = self._attention(name, layer, query, key, value)
         return self._feed_forward(name, layer, context, x)
 
@@ -124,7 +128,7 @@ class TokenShiftLowering:
         builder, layout = self.builder, self.layout
         group = min(SHIFT_GROUP, layout.block_tokens)
         # The values wait for the scores; dropped to their level first, they are rotated where that is cheapest.
-        meeting = query[0].level - 1 - bool(layer.attention[:, 0].any())
+        meeting = min(query[0].level, key[0].level) - 1 - bool(layer.attention[:, 0].any())
         value = [builder.drop(part, meeting) for part in value]
         totals: list[list[Value]] = [[] for _ in query]
         for keys, values in zip(key, value, strict=True):
@@ -158,9 +162,14 @@ class TokenShiftLowering:
         else:
             (x,) = self._matrix(state, self._split(layer.stream))
             (query,) = self._matrix(first, self._inputs([self._columns(layer.query)]))
-        # The keys have a level to spare while the query is broadcast, so they are made from x, which is cheaper.
-        key_map = self._columns(layer.key)
-        key, value = self._matrix([x], self._inputs([key_map, self._columns(layer.value)]))
+        # The keys have a level to spare while the query is broadcast: to be made from x, which is cheaper, or to be centred.
+        key_map, value_map = self._columns(layer.key), self._columns(layer.value)
+        if layer.keys_centred:
+            (key,) = self._matrix(state if layer.key_reads_state else [x], self._inputs([key_map]))
+            key = self._centred(name, key, mask)
+            (value,) = self._matrix([x], self._inputs([value_map]))
+        else:
+            key, value = self._matrix([x], self._inputs([key_map, value_map]))
         value = self._masked(value, mask)
         builder.stage = f"{name}: broadcast of the first query"
         chosen = self._broadcast_first_token(query[0])
@@ -200,6 +209,13 @@ class TokenShiftLowering:
     def _masked(self, value: Blocks, mask: Blocks) -> Blocks:
         """Values times mask/n: zero for padding and in the second copy of every row. 1 level."""
         return [self.builder.multiply([part], [m]) for part, m in zip(value, mask, strict=True)]
+
+    def _centred(self, name: str, key: Blocks, mask: Blocks) -> Blocks:
+        """Keys less the text's mean key, those of padding too, which no value meets. 1 level."""
+        builder = self.builder
+        builder.stage = f"{name}: mean key"
+        mean = self._repeat(self._sum_over_tokens(builder.multiply(key, mask)))
+        return [builder.combine(builder.at_scale(part, mean.scale), mean, 2) for part in key]
 
     def _broadcast_first_token(self, value: Value) -> Value:
         """The first token's row in the rows of all tokens. 1 level."""

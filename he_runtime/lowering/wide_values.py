@@ -4,7 +4,8 @@ t = sum_h P_h·(x·Wv_h·Wo_h·W1) + x·W1 + ...: every head's value becomes as 
 features together, so heads no longer share a ciphertext. Worth it only where the saved levels lead to a smaller ring; the
 planner tries it for that reason alone.
 
-Depth with quadratic attention: 5 levels a layer, and 2 more for the last layer's broadcast and for the logits.
+Depth with quadratic attention: 5 levels a layer (one more with centred keys, but for a last layer on the first token), and 2 more
+for the last layer's broadcast and for the logits.
 """
 
 from dataclasses import dataclass
@@ -40,11 +41,11 @@ class WideValueLowering(TokenShiftLowering):
         return levels_needed_with_wide_values(self.network)
 
     def _layer(self, name: str, layer: Layer, state: list[Blocks], mask: Blocks) -> list[Blocks]:
-        """All tokens. 5 levels with quadratic attention, 4 with linear."""
+        """All tokens. 5 levels with quadratic attention, 4 with linear, one more with centred keys."""
         builder, layout = self.builder, self.layout
         heads = [self._head(layer, head) for head in range(self.shape.heads)]
         x, queries, keys, values = self._projections(name, layer, heads, state, state, mask)
-        meeting = queries[0][0].level - 1 - bool(layer.attention[:, 0].any())
+        meeting = min(queries[0][0].level, keys[0][0].level) - 1 - bool(layer.attention[:, 0].any())
         group = min(SHIFT_GROUP, layout.block_tokens)
         coarse = [group * layout.row * b for b in range(layout.block_tokens // group)]
         fine = [layout.row * a for a in range(group)]
@@ -96,6 +97,9 @@ class WideValueLowering(TokenShiftLowering):
         x = state[0] if layer.stream is None else self._matrix(state, self._split(layer.stream))[0]
         queries = self._matrix(query_state, self._inputs([head.query for head in heads]))
         keys = self._matrix(state if layer.key_reads_state else [x], self._inputs([head.key for head in heads]))
+        if layer.keys_centred:
+            keys = [self._centred(name, key, mask) for key in keys]
+            builder.stage = f"{name}: query, key, value"
         source = state if layer.value_reads_state else [x]
         values = []
         for head in heads:

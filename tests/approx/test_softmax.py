@@ -73,7 +73,11 @@ def test_exact_rows_add_up_to_one(drawn: tuple[torch.Tensor, torch.Tensor]) -> N
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["quadratic", "linear", "power_length", "power_constant"]), attention(), st.integers(0, 99))
+@given(
+    st.sampled_from(["quadratic", "quadratic_centred", "linear", "power_length", "power_constant"]),
+    attention(),
+    st.integers(0, 99),
+)
 def test_rows_add_up_to_the_mean_of_the_polynomial(name: str, drawn: tuple, seed: int) -> None:
     scores, mask = drawn
     module = made(name)
@@ -85,6 +89,8 @@ def test_rows_add_up_to_the_mean_of_the_polynomial(name: str, drawn: tuple, seed
         real = mask[text].numpy() > 0
         for head in range(HEADS):
             s = scores[text, head].numpy()[:, real]
+            if name == "quadratic_centred":
+                s = s - s.mean(axis=1, keepdims=True)
             if name.startswith("power"):
                 value = float(module.gain[head].detach()) * (s + float(module.shift[head].detach())) ** 4
             else:
@@ -93,6 +99,33 @@ def test_rows_add_up_to_the_mean_of_the_polynomial(name: str, drawn: tuple, seed
             assert weights[text, head].sum(axis=1) == pytest.approx(promised, rel=1e-9, abs=1e-9)
             if name.startswith("power"):
                 assert (weights >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["exact", "quadratic_centred"]), attention(), st.floats(-4, 4))
+def test_what_all_scores_of_a_row_have_in_common_changes_nothing(name: str, drawn: tuple, largest: float) -> None:
+    scores, mask = drawn
+    module = made(name)
+    common = largest * torch.linspace(-1, 1, scores.shape[2], dtype=torch.float64)[:, None]
+    torch.testing.assert_close(module(scores + common, mask), module(scores, mask), rtol=1e-9, atol=1e-9)
+
+
+def test_centred_scores_are_fitted_to_what_they_are_evaluated_on() -> None:
+    """On rows that differ by a constant the fit of centred scores is as good as without it; that of the scores is not."""
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(1, HEADS, 300, 24, generator=generator, dtype=torch.float64)
+    moved = rows + torch.randn(1, HEADS, 300, 1, generator=generator, dtype=torch.float64)
+    mask = torch.ones(1, 24, dtype=torch.float64)
+
+    def error(name: str, scores: torch.Tensor) -> float:
+        module = made(name)
+        exact = ExactSoftmax()(scores, mask)
+        argument = module.argument(scores, mask)[0].reshape(HEADS, -1)
+        fit_softmax(module, argument, 24 * exact[0].reshape(HEADS, -1))
+        return float((module(scores, mask) - exact).square().mean().sqrt().detach())
+
+    assert error("quadratic_centred", moved) == pytest.approx(error("quadratic_centred", rows), rel=1e-9)
+    assert error("quadratic_centred", rows) < error("quadratic", rows) < 0.8 * error("quadratic", moved)
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,7 +10,7 @@ from he_runtime.network import evaluate, network_of
 from tests.random_models import random_text, random_weights
 
 
-@pytest.mark.parametrize("softmax", ["quadratic", "linear"])
+@pytest.mark.parametrize("softmax", ["quadratic", "quadratic_centred", "linear"])
 @pytest.mark.parametrize("count", range(len(PASSES) + 1))
 def test_each_pass_leaves_the_outputs_unchanged(count: int, softmax: str) -> None:
     weights = random_weights(3, 12, 3, 20, softmax=softmax, classes=3)

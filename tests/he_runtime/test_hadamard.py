@@ -52,7 +52,7 @@ def test_a_ring_without_room_is_refused() -> None:
         RowLayout.choose(64, 64, 2, 32, 8)
 
 
-@pytest.mark.parametrize("softmax", ["quadratic", "linear"])
+@pytest.mark.parametrize("softmax", ["quadratic", "quadratic_centred", "linear"])
 @pytest.mark.parametrize(
     ("layers", "hidden", "heads", "intermediate", "bucket", "tokens", "ring_degree", "classes"),
     [

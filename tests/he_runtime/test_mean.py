@@ -40,7 +40,7 @@ def test_each_folding_pass_leaves_the_mean_unchanged(count: int) -> None:
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
-@pytest.mark.parametrize("softmax", ["quadratic", "linear"])
+@pytest.mark.parametrize("softmax", ["quadratic", "quadratic_centred", "linear"])
 @pytest.mark.parametrize(("layers", "hidden", "heads", "intermediate", "bucket", "tokens", "classes"), SHAPES)
 def test_every_lowering_computes_what_the_model_computes(
     layers: int,
