@@ -1,6 +1,7 @@
 """What a plan does and costs, in words and tables: the report behind `thex explain`."""
 
 import math
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -104,12 +105,11 @@ def render(report: dict[str, object], bucket: int) -> Group:
     )
     for line in report["does_not_fit"] if isinstance(report["does_not_fit"], list) else []:
         head.append(f"does not fit  {line}\n", style="yellow")
-    babies = f", {report['baby_steps']} baby steps" if report["baby_steps"] else ""
-    head.append(f"lowering      {report['lowering']}{babies}\n")
     for alternative in report["alternatives"] if isinstance(report["alternatives"], list) else []:
-        if not alternative["chosen"]:
+        if alternative["chosen"]:
+            head.append(f"lowering      {_way(alternative)}\n")
+        else:
             costs = alternative["milliseconds"]
-            babies = f", {alternative['baby_steps']} baby steps" if alternative["baby_steps"] else ""
             reason = alternative["refusal"]
             if costs:
                 megabytes = alternative["key_bytes"] / MEGABYTE
@@ -117,7 +117,7 @@ def render(report: dict[str, object], bucket: int) -> Group:
                 if alternative["key_bytes"] > MOST_KEY_BYTES:
                     reason += f", more than {MOST_KEY_BYTES / MEGABYTE:.0f}"
             head.append(
-                f"rejected      {alternative['name']}{babies}, {alternative['levels']} levels: {reason}\n",
+                f"rejected      {_way(alternative)}, {alternative['levels']} levels: {reason}\n",
                 style="yellow",
             )
     head.append(f"chain         {_bits(report['prime_bits'])} | special {_bits(report['special_prime_bits'])} bits\n")
@@ -156,6 +156,18 @@ def render(report: dict[str, object], bucket: int) -> Group:
         )
     key_table.add_row("all", str(len(keys)), "", f"{int(str(report['key_bytes'])) / MEGABYTE:.1f}")
     return Group(head, stage_table, key_table)
+
+
+def _way(alternative: dict[str, Any]) -> str:
+    """A lowering and what was chosen of it, in words."""
+    words = str(alternative["name"])
+    if alternative["baby_steps"]:
+        words += f", {alternative['baby_steps']} baby steps"
+    if alternative["baby_rounds"]:
+        words += f" in {alternative['baby_rounds']} round{'s' if alternative['baby_rounds'] > 1 else ''}"
+    if alternative["hoisted_steps"]:
+        words += f", {alternative['hoisted_steps']} rotations hoisted"
+    return words
 
 
 def _bits(values: object) -> str:

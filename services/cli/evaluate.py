@@ -46,6 +46,8 @@ def evaluate(
         if not as_json:
             error_console.print(f"{done}/{total}", end="\r")
 
+    if sum((hostile, queries is not None, data is not None)) > 1:
+        raise ValueError("--data, --queries and --hostile say what to ask, each something else: give one of them")
     if hostile:
         from services.hostile_evaluation import evaluate_hostile
 

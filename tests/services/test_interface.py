@@ -1,17 +1,22 @@
 """Generated code, certificates and the command line."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from rich.console import Console
 from typer.testing import CliRunner
 
+from he_runtime.explain import explain, render
+from he_runtime.plan import plan_weights
 from services._pb.generate import NAMES, generate
 from services.addresses import is_loopback
 from services.certificates import make_certificates
 from services.cli.main import app
 from tests.bundles import write_small_bundle
+from tests.random_models import random_weights
 
 RUNNER = CliRunner()
 
@@ -49,6 +54,19 @@ def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
     tables = RUNNER.invoke(app, ["explain", bundle])
     assert "does not fit" in tables.stdout
     assert "layer 1: scores" in tables.stdout
+    (chosen,) = [alternative for alternative in report["alternatives"] if alternative["chosen"]]
+    assert f"lowering      {chosen['name']}" in tables.stdout
+
+
+def test_explain_says_how_baby_steps_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [{"baby_steps": 6, "hoisted_steps": 4, "baby_rounds": 2}]
+    monkeypatch.setattr("he_runtime.lowering.hadamard.HadamardLowering.choices", lambda _shape: options)
+    weights = random_weights(2, 16, 2, 64)
+    plan = plan_weights(weights, (8,), logit_range=50.0, model_digest="test", lowering="hadamard sums")
+    output = Console(width=200, file=StringIO())
+    output.print(render(explain(plan), 8))
+    assert "lowering      hadamard sums, 6 baby steps in 2 rounds, 4 rotations hoisted" in output.file.getvalue()
+    assert "rejected      token shifts, 14 levels: hadamard sums was asked for" in output.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -58,6 +76,7 @@ def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
         (["serve", "--insecure", "--address", "0.0.0.0:1"], "loopback"),
         (["serve", "--certificates", "/nowhere"], "thex certs"),
         (["bench", "agreement", "--data", "/nowhere"], "No such file"),
+        (["evaluate", "/nowhere", "--data", "/nowhere", "--hostile"], "give one of them"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], message: str) -> None:
