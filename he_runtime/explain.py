@@ -85,7 +85,7 @@ def _steps_of(plan: Plan) -> dict[int, int | str]:
     slots = plan.parameters.slots
     for program in plan.programs.values():
         for operation in program.operations:
-            for step in operation.steps:
+            for step in (*operation.steps, operation.giant_step):
                 signed = step if step <= slots // 2 else step - slots
                 steps[galois_element(step, plan.parameters)] = signed
     return steps
