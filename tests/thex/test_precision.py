@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from thex.precision import products_in
+from thex.precision import mixed, products_in
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -26,3 +26,23 @@ def test_products_are_near_and_the_setting_comes_back(precision: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(
+    ("offered", "dtype"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({}, torch.float32),
+    ],
+)
+def test_a_processor_that_would_emulate_bfloat16_multiplies_float32(
+    monkeypatch: pytest.MonkeyPatch, offered: dict[str, bool], dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: offered)
+    layer, inputs = torch.nn.Linear(8, 4), torch.randn(3, 8)
+    with mixed(torch.device("cpu")):
+        assert layer(inputs).dtype == dtype
+    with mixed(torch.device("cpu"), enabled=False):
+        assert layer(inputs).dtype == torch.float32
