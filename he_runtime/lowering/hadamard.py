@@ -187,7 +187,11 @@ class HadamardLowering:
         return [self.builder.rotate(self.builder.drop(m, level), [self.layout.width])[0] for m in mask]
 
     def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
-        """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
+        """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level.
+
+        Centred keys meet their mean at twice the scale of `pairs`, so those have half of the standard one: no scale grows.
+        """
+        scale = self.scale / 2 if layer.keys_centred else self.scale
         layout, groups = self.layout, range(self.layout.groups)
         queries = [self.weights.columns(layer.query, layout.pattern_features(group)) for group in groups]
         keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
@@ -195,13 +199,13 @@ class HadamardLowering:
         if layer.stream is None:
             x = state.parts[0][0]
             whole = [[self._map(state, affine) for affine in affines] for affines in (queries, keys, values)]
-            made, pairs = self._products([x], whole[0], list(zip(*whole[1:], strict=True)))
+            made, pairs = self._products([x], whole[0], list(zip(*whole[1:], strict=True)), scale)
             return x, made, pairs
         if not layer.value_reads_state:
             stream = layer.stream  # one level earlier: values are skewed together with the keys
             values = [value.after(stream) for value in values]
         (stream_blocks, *made), pairs = self._from_state(
-            state, [self._tiled(layer.stream), *queries], list(zip(keys, values, strict=True))
+            state, [self._tiled(layer.stream), *queries], list(zip(keys, values, strict=True)), scale
         )
         return self.rows.repeated(stream_blocks, layout.row // 2), made, pairs
 
@@ -447,7 +451,11 @@ class HadamardLowering:
     # --- the state -------------------------------------------------------------------------------------------------
 
     def _products(
-        self, inputs: Sequence[Blocks], maps: Sequence[Map], pairs: Sequence[tuple[Map, Map]] = ()
+        self,
+        inputs: Sequence[Blocks],
+        maps: Sequence[Map],
+        pairs: Sequence[tuple[Map, Map]] = (),
+        scale_of_pairs: float | None = None,
     ) -> tuple[list[Blocks], list[Blocks]]:
         """Real maps of real inputs as real values, and pairs of them as a + X^(N/2)·b. 1 level.
 
@@ -455,19 +463,24 @@ class HadamardLowering:
         """
         alone = len(maps) % 2
         twos = [(maps[first], maps[first + 1]) for first in range(alone, len(maps), 2)]
-        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))])
+        scales = [self.scale] * (alone + len(twos)) + [scale_of_pairs or self.scale] * len(pairs)
+        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))], scales)
         split = [[self.builder.parts(value) for value in blocks] for blocks in made[alone : alone + len(twos)]]
         real = [[two[part] for two in blocks] for blocks in split for part in range(2)]
         return [*made[:alone], *real], made[alone + len(twos) :]
 
     def _from_state(
-        self, state: State, affines: Sequence[Affine], pairs: Sequence[tuple[Affine, Affine]] = ()
+        self,
+        state: State,
+        affines: Sequence[Affine],
+        pairs: Sequence[tuple[Affine, Affine]] = (),
+        scale_of_pairs: float | None = None,
     ) -> tuple[list[Blocks], list[Blocks]]:
         """Affine maps of the state as real values, and pairs of them as a + X^(N/2)·b. 1 level."""
         inputs, count = [values for values, _ in state.parts], len(affines)
         if not state.packed:
             pair_maps = [(self._map(state, first), self._map(state, second)) for first, second in pairs]
-            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps)
+            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps, scale_of_pairs)
         # Of (a + X^(N/2)·b)·(A - i·sign·B) only the real part, a·A + b·B, is wanted.
         every = [*affines, *itertools.chain.from_iterable(pairs)]
         made = self.rows.products(inputs, [self._map(state, affine) for affine in every])

@@ -6,7 +6,7 @@ import pytest
 from he_runtime import plain_model
 from he_runtime.errors import PlanError
 from he_runtime.folding import fold
-from he_runtime.lowering.hadamard import levels_needed_with_hadamard_sums
+from he_runtime.lowering.hadamard import HadamardLowering, levels_needed_with_hadamard_sums
 from he_runtime.lowering.rows import RowLayout
 from he_runtime.network import network_of
 from he_runtime.parameters import make_parameters
@@ -85,3 +85,15 @@ def test_the_program_computes_what_the_model_computes(
     text = random_text(tokens, hidden)
     simulated = simulate(plan, bucket, text)
     np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)
+
+
+def test_centred_keys_need_no_larger_scale_than_others() -> None:
+    """A product's scale is what the next weights lose: deep models at 30 bits have none to spare."""
+    smallest = {}
+    for softmax in ("quadratic", "quadratic_centred"):
+        weights = random_weights(3, 8, 2, 16, softmax=softmax, pooling="mean", classes=None)
+        network = fold(network_of(weights))
+        parameters = make_parameters(1024, levels_needed_with_hadamard_sums(network), insecure_test=True)
+        program = HadamardLowering(network, parameters, 8, baby_steps=4).program()
+        smallest[softmax] = min(constant.scale for constant in program.constants)
+    assert smallest["quadratic_centred"] == pytest.approx(smallest["quadratic"], rel=1e-2)
