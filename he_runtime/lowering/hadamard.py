@@ -118,25 +118,36 @@ class HadamardLowering:
             features, masks = builder.parts(builder.input(f"text.{block}", top))
             text.append(features)
             mask.append(masks)
+        # Turned once for all layers, and at a scale that brings a mean to that of the keys it is subtracted from.
+        centred = any(layer.keys_centred for layer in self.network.layers)
+        straight = [builder.at_scale(m, self.scale) for m in self._straight(mask, top)] if centred else []
         state = State(((text, (0, None)),))
         *layers, last = self.network.layers
         for index, layer in enumerate(layers):
             # A layer on all tokens makes four tensors of its state, one on the first token no more than two.
             packed = index == len(layers) - 1 and self.network.pooling == "first"
-            state = self._layer(f"layer {index + 1}", layer, state, mask, packed=packed)
+            state = self._layer(f"layer {index + 1}", layer, state, mask, straight, packed=packed)
         name = f"layer {len(layers) + 1}"
         if self.network.pooling == "first":
-            self._last_layer(name, last, state, mask)
+            self._last_layer(name, last, state, mask, straight)
         else:
-            self._mean(self._layer(name, last, state, mask, packed=True, repeat=False), mask)
+            self._mean(self._layer(name, last, state, mask, straight, packed=True, repeat=False), mask)
         return builder.build()
 
     # --- a layer on all tokens -------------------------------------------------------------------------------------
 
     def _layer(
-        self, name: str, layer: Layer, state: State, mask: Blocks, *, packed: bool, repeat: bool = True
+        self,
+        name: str,
+        layer: Layer,
+        state: State,
+        mask: Blocks,
+        straight: Blocks,
+        *,
+        packed: bool,
+        repeat: bool = True,
     ) -> State:
-        """packed: two blocks of the new state in a ciphertext.
+        """mask, straight: skewed and not, the latter where keys are centred. packed: two blocks of the new state in a ciphertext.
 
         repeat: for a layer to come; otherwise the new state lies in the first W positions of a row, and zero beside it.
         """
@@ -145,7 +156,7 @@ class HadamardLowering:
         x, queries, pairs = self._queries_and_pairs(layer, state)
         queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in queries]
         builder.stage = f"{name}: skew of keys and values"
-        means = [self._mean_key(name, blocks, mask) if layer.keys_centred else None for blocks in pairs]
+        means = [self._mean_key(name, blocks, straight) if layer.keys_centred else None for blocks in pairs]
         skewed = [[self._skewed(block, mean) for block in blocks] for blocks, mean in zip(pairs, means, strict=True)]
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
         keys_by_group = [self.rows.repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
@@ -166,11 +177,10 @@ class HadamardLowering:
         repeated = self.rows.repeated(merged, layout.width)
         return self._feed_forward(name, layer, repeated, x, packed=packed, repeat=repeat)
 
-    def _mean_key(self, name: str, pairs: Blocks, mask: Blocks) -> Value:
+    def _mean_key(self, name: str, pairs: Blocks, straight: Blocks) -> Value:
         """The mean over the text of the keys of a group, in every row. pairs: keys + X^(N/2)·values. 1 level."""
         builder, stage = self.builder, self.builder.stage
         builder.stage = f"{name}: mean key"
-        straight = self._straight(mask, pairs[0].level)
         mean = builder.real_part(self.rows.sum_over_rows(builder.multiply(pairs, straight)))
         builder.stage = stage
         return mean
@@ -187,11 +197,7 @@ class HadamardLowering:
         return [self.builder.rotate(self.builder.drop(m, level), [self.layout.width])[0] for m in mask]
 
     def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
-        """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level.
-
-        Centred keys meet their mean at twice the scale of `pairs`, so those have half of the standard one: no scale grows.
-        """
-        scale = self.scale / 2 if layer.keys_centred else self.scale
+        """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
         layout, groups = self.layout, range(self.layout.groups)
         queries = [self.weights.columns(layer.query, layout.pattern_features(group)) for group in groups]
         keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
@@ -199,13 +205,13 @@ class HadamardLowering:
         if layer.stream is None:
             x = state.parts[0][0]
             whole = [[self._map(state, affine) for affine in affines] for affines in (queries, keys, values)]
-            made, pairs = self._products([x], whole[0], list(zip(*whole[1:], strict=True)), scale)
+            made, pairs = self._products([x], whole[0], list(zip(*whole[1:], strict=True)))
             return x, made, pairs
         if not layer.value_reads_state:
             stream = layer.stream  # one level earlier: values are skewed together with the keys
             values = [value.after(stream) for value in values]
         (stream_blocks, *made), pairs = self._from_state(
-            state, [self._tiled(layer.stream), *queries], list(zip(keys, values, strict=True)), scale
+            state, [self._tiled(layer.stream), *queries], list(zip(keys, values, strict=True))
         )
         return self.rows.repeated(stream_blocks, layout.row // 2), made, pairs
 
@@ -319,7 +325,7 @@ class HadamardLowering:
 
     # --- the last layer, for the first token -----------------------------------------------------------------------
 
-    def _last_layer(self, name: str, layer: Layer, state: State, mask: Blocks) -> None:
+    def _last_layer(self, name: str, layer: Layer, state: State, mask: Blocks, straight: Blocks) -> None:
         builder, layout, shape = self.builder, self.layout, self.shape
         positions = shape.attention_positions()
         builder.stage = f"{name}: query, key, value"
@@ -330,14 +336,14 @@ class HadamardLowering:
             if layer.stream is not None:  # as early as the key, from the same rotations
                 value = self.weights.columns_at(layer.value.after(layer.stream), positions)
             x, chosen, (keys, values) = self._stream_and_query(layer, state, query, [key, value])
-            keys = self._centred(name, keys, mask)
+            keys = self._centred(name, keys, straight)
         else:
             x, chosen, _ = self._stream_and_query(layer, state, query)
             both = paired(self.weights.padded(key.matrices[0]), self.weights.padded(value.matrices[0]))
             (pairs,) = self.rows.products([x], [((both,), paired_bias(key.bias, value.bias))])
             keys, values = (list(blocks) for blocks in zip(*(builder.parts(pair) for pair in pairs), strict=True))
-        straight = self._straight(mask, values[0].level)
-        values = [builder.multiply([v], [m]) for v, m in zip(values, straight, strict=True)]
+        masks = self._straight(mask, values[0].level)
+        values = [builder.multiply([v], [m]) for v, m in zip(values, masks, strict=True)]
         builder.stage = f"{name}: broadcast of the first token"
         chosen, x0 = self.rows.broadcast(chosen), self.rows.broadcast(x[0])
         builder.stage = f"{name}: scores"
@@ -375,11 +381,11 @@ class HadamardLowering:
         x = self.rows.repeated(made.pop(0), self.layout.row // 2) if stream else state.parts[0][0]
         return x, chosen, made
 
-    def _centred(self, name: str, keys: Blocks, mask: Blocks) -> Blocks:
+    def _centred(self, name: str, keys: Blocks, straight: Blocks) -> Blocks:
         """Keys that are not skewed, less the text's mean key. 1 level."""
         builder = self.builder
         builder.stage = f"{name}: mean key"
-        mean = self.rows.sum_over_rows(builder.multiply(keys, self._straight(mask, keys[0].level)))
+        mean = self.rows.sum_over_rows(builder.multiply(keys, straight))
         return [builder.combine(builder.at_scale(block, mean.scale), mean, 2) for block in keys]
 
     def _all_heads(self, layer: Layer, score: Value) -> Value:
@@ -455,7 +461,6 @@ class HadamardLowering:
         inputs: Sequence[Blocks],
         maps: Sequence[Map],
         pairs: Sequence[tuple[Map, Map]] = (),
-        scale_of_pairs: float | None = None,
     ) -> tuple[list[Blocks], list[Blocks]]:
         """Real maps of real inputs as real values, and pairs of them as a + X^(N/2)·b. 1 level.
 
@@ -463,8 +468,7 @@ class HadamardLowering:
         """
         alone = len(maps) % 2
         twos = [(maps[first], maps[first + 1]) for first in range(alone, len(maps), 2)]
-        scales = [self.scale] * (alone + len(twos)) + [scale_of_pairs or self.scale] * len(pairs)
-        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))], scales)
+        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))])
         split = [[self.builder.parts(value) for value in blocks] for blocks in made[alone : alone + len(twos)]]
         real = [[two[part] for two in blocks] for blocks in split for part in range(2)]
         return [*made[:alone], *real], made[alone + len(twos) :]
@@ -474,13 +478,12 @@ class HadamardLowering:
         state: State,
         affines: Sequence[Affine],
         pairs: Sequence[tuple[Affine, Affine]] = (),
-        scale_of_pairs: float | None = None,
     ) -> tuple[list[Blocks], list[Blocks]]:
         """Affine maps of the state as real values, and pairs of them as a + X^(N/2)·b. 1 level."""
         inputs, count = [values for values, _ in state.parts], len(affines)
         if not state.packed:
             pair_maps = [(self._map(state, first), self._map(state, second)) for first, second in pairs]
-            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps, scale_of_pairs)
+            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps)
         # Of (a + X^(N/2)·b)·(A - i·sign·B) only the real part, a·A + b·B, is wanted.
         every = [*affines, *itertools.chain.from_iterable(pairs)]
         made = self.rows.products(inputs, [self._map(state, affine) for affine in every])

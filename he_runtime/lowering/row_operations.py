@@ -38,12 +38,8 @@ class RowOperations:
         """Whole rows are turned by at most the shortest rows' hoisted_steps at a time, so that all buckets share the keys."""
         return max(2, self.hoisted_steps * 2 * self.layout.width // self.layout.row)
 
-    def products(
-        self, inputs: Sequence[Blocks], maps: Sequence[Map], scales: Sequence[float] | None = None
-    ) -> list[Blocks]:
+    def products(self, inputs: Sequence[Blocks], maps: Sequence[Map]) -> list[Blocks]:
         """For each map the sum of input·matrix, plus bias: inputs repeated along their rows. 1 level.
-
-        scales: of each map's result, the standard one if None.
 
         out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014), baby steps shared
         by all maps; giant steps in Horner's way, so that one key serves them all. In further rounds the inputs are turned by all
@@ -66,11 +62,7 @@ class RowOperations:
                     (value,) = builder.rotate(value, [self.baby_steps])
                     values.append(value)
             totals = builder.linear_transforms(
-                values,
-                tables,
-                range(self.baby_steps),
-                rounds * self.baby_steps,
-                scales or [builder.parameters.scale] * len(maps),
+                values, tables, range(self.baby_steps), rounds * self.baby_steps, self.builder.parameters.scale
             )
             for output, total, (_, bias), length in zip(outputs, totals, maps, lengths, strict=True):
                 padded = np.zeros(length, bias.dtype)
@@ -102,7 +94,7 @@ class RowOperations:
         masks = (layout.shift() == shifts).astype(np.float64)
         steps = [layout.row * baby for baby in range(babies)]
         (skewed,) = self.builder.linear_transforms(
-            [value], [[masks]], steps, babies * layout.row, [scale or self.builder.parameters.scale]
+            [value], [[masks]], steps, babies * layout.row, scale or self.builder.parameters.scale
         )
         return skewed
 
