@@ -211,9 +211,9 @@ class ProgramBuilder:
         tables: Sequence[Sequence[NDArray[Any]]],
         baby_steps: Sequence[int],
         giant_step: int,
-        target_scale: float,
+        target_scales: Sequence[float],
     ) -> list[Value]:
-        """Matrices of the same inputs by baby and giant steps, rescaled to exactly `target_scale`: one level.
+        """Matrices of the same inputs by baby and giant steps, rescaled to exactly the scale wanted of each: one level.
 
         tables: for each output one [sums, steps, period] for each input.
         """
@@ -221,18 +221,18 @@ class ProgramBuilder:
         level = values[0].level
         if level < 1:
             raise PlanError(f"{self.stage}: a product needs a level and none is left; give the program more levels")
-        product_scale = target_scale * self.parameters.primes[level]
-        if product_scale / max(value.scale for value in values) < 2.0**20:
+        product_scales = [scale * self.parameters.primes[level] for scale in target_scales]
+        if min(product_scales) / max(value.scale for value in values) < 2.0**20:
             raise PlanError(f"{self.stage}: the scale of a plaintext would lose the weights")
         constants, sums = [], []
-        for output in tables:
+        for output, product_scale in zip(tables, product_scales, strict=True):
             used = [giant for giant in range(len(output[0])) if any(table[giant].any() for table in output)]
             if not used:
                 raise PlanError(f"{self.stage}: a matrix is zero")
             sums.append(used[-1] + 1)
             for value, table in zip(values, output, strict=True):
                 constants.append(self._constant(table[: sums[-1]], level, product_scale / value.scale))
-        results = [self._value(level - 1, target_scale) for _ in tables]
+        results = [self._value(level - 1, scale) for scale in target_scales]
         self._append(
             "linear_transforms",
             values,

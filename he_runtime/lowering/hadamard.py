@@ -118,9 +118,8 @@ class HadamardLowering:
             features, masks = builder.parts(builder.input(f"text.{block}", top))
             text.append(features)
             mask.append(masks)
-        # Turned once for all layers, and at a scale that brings a mean to that of the keys it is subtracted from.
         centred = any(layer.keys_centred for layer in self.network.layers)
-        straight = [builder.at_scale(m, self.scale) for m in self._straight(mask, top)] if centred else []
+        straight = self._straight(mask, top) if centred else []  # turned once for all layers
         state = State(((text, (0, None)),))
         *layers, last = self.network.layers
         for index, layer in enumerate(layers):
@@ -156,8 +155,13 @@ class HadamardLowering:
         x, queries, pairs = self._queries_and_pairs(layer, state)
         queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in queries]
         builder.stage = f"{name}: skew of keys and values"
-        means = [self._mean_key(name, blocks, straight) if layer.keys_centred else None for blocks in pairs]
-        skewed = [[self._skewed(block, mean) for block in blocks] for blocks, mean in zip(pairs, means, strict=True)]
+        skewed = [[builder.parts(self.rows.skew(block)) for block in blocks] for blocks in pairs]
+        if layer.keys_centred:
+            # The skew leaves the mean, which all rows have in common, as it is: it is made beside it.
+            builder.stage = f"{name}: mean key"
+            for group, blocks in enumerate(pairs):
+                mean = builder.real_part(self._mean_of(blocks, straight, self.scale))
+                skewed[group] = [(builder.combine(key, mean, 2), value) for key, value in skewed[group]]
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
         keys_by_group = [self.rows.repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
         values_by_group = [
@@ -177,20 +181,12 @@ class HadamardLowering:
         repeated = self.rows.repeated(merged, layout.width)
         return self._feed_forward(name, layer, repeated, x, packed=packed, repeat=repeat)
 
-    def _mean_key(self, name: str, pairs: Blocks, straight: Blocks) -> Value:
-        """The mean over the text of the keys of a group, in every row. pairs: keys + X^(N/2)·values. 1 level."""
-        builder, stage = self.builder, self.builder.stage
-        builder.stage = f"{name}: mean key"
-        mean = builder.real_part(self.rows.sum_over_rows(builder.multiply(pairs, straight)))
-        builder.stage = stage
-        return mean
-
-    def _skewed(self, pair: Value, mean: Value | None) -> tuple[Value, Value]:
-        """Keys, less their mean where there is one, and values of one block, both skewed. 1 level."""
-        if mean is None:
-            return self.builder.parts(self.rows.skew(pair))
-        key, value = self.builder.parts(self.rows.skew(pair, mean.scale / 2))  # parts have twice the scale
-        return self.builder.combine(key, mean, 2), value
+    def _mean_of(self, blocks: Blocks, straight: Blocks, scale: float) -> Value:
+        """The mean over the text's tokens in every row, at exactly that scale. 1 level, and one more that the masks have."""
+        level = blocks[0].level
+        mask_scale = scale * self.builder.parameters.primes[level] / blocks[0].scale
+        masks = [self.builder.at_scale(self.builder.drop(m, level + 1), mask_scale) for m in straight]
+        return self.rows.sum_over_rows(self.builder.multiply(blocks, masks))
 
     def _straight(self, mask: Blocks, level: int) -> Blocks:
         """The masks that are not skewed, in all but the last W positions of a row, where nothing may lie that they meet."""
@@ -202,18 +198,54 @@ class HadamardLowering:
         queries = [self.weights.columns(layer.query, layout.pattern_features(group)) for group in groups]
         keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
         values = [self.weights.columns(layer.value, self.weights.value_features(group)) for group in groups]
+        if layer.stream is not None and not layer.value_reads_state:
+            stream = layer.stream  # one level earlier: values are skewed together with the keys
+            values = [value.after(stream) for value in values]
+        if self._last_key_beside_query(layer):
+            return self._queries_and_pairs_in_fewer(layer, state, queries, keys, values)
         if layer.stream is None:
             x = state.parts[0][0]
             whole = [[self._map(state, affine) for affine in affines] for affines in (queries, keys, values)]
             made, pairs = self._products([x], whole[0], list(zip(*whole[1:], strict=True)))
             return x, made, pairs
-        if not layer.value_reads_state:
-            stream = layer.stream  # one level earlier: values are skewed together with the keys
-            values = [value.after(stream) for value in values]
         (stream_blocks, *made), pairs = self._from_state(
             state, [self._tiled(layer.stream), *queries], list(zip(keys, values, strict=True))
         )
         return self.rows.repeated(stream_blocks, layout.row // 2), made, pairs
+
+    def _last_key_beside_query(self, layer: Layer) -> bool:
+        """Whether the last group has heads to spare for its keys, in its query's ciphertext, and an output is saved by it."""
+        layout, alone = self.layout, layer.stream is not None
+        used = self.shape.heads - (layout.groups - 1) * layout.group
+        # Outputs hold two real tensors each: the stream and queries two by two, then a pair for each group.
+        before = -(-(alone + layout.groups) // 2) + layout.groups
+        after = -(-(alone + layout.groups + 1) // 2) + layout.groups - 1
+        return layout.groups > 1 and 0 < used <= layout.group // 2 and after < before
+
+    def _queries_and_pairs_in_fewer(
+        self, layer: Layer, state: State, queries: list[Affine], keys: list[Affine], values: list[Affine]
+    ) -> tuple[Blocks, list[Blocks], list[Blocks]]:
+        """As `_queries_and_pairs`, the last group's key in the second half of its query's heads, which are none. 1 level.
+
+        What the query's second half then makes of scores is nothing that anyone wants, and no value meets it.
+        """
+        builder, half = self.builder, self.layout.group // 2
+        key = self.weights.columns(
+            layer.key, self.layout.pattern_features(self.layout.groups - 1) - half * self.shape.padded_head_size
+        )
+        second = np.arange(self.layout.pattern) % self.layout.group >= half
+        beside = Affine(
+            tuple(np.where(second, k, q) for q, k in zip(queries[-1].matrices, key.matrices, strict=True)),
+            np.where(second, key.bias, queries[-1].bias),
+        )
+        stream = [] if layer.stream is None else [self._tiled(layer.stream)]
+        reals = [*stream, *queries[:-1], beside, values[-1]]
+        made, pairs = self._from_state(state, reals, list(zip(keys[:-1], values[:-1], strict=True)), 2 * self.scale)
+        *made, last_value = made
+        turned = [builder.rotate(block, [half])[0] for block in made[-1]]
+        pairs.append([builder.combine(k, v, 1) for k, v in zip(turned, last_value, strict=True)])
+        x = self.rows.repeated(made.pop(0), self.layout.row // 2) if stream else state.parts[0][0]
+        return x, made, pairs
 
     def _scores(self, query: Blocks, key: Blocks) -> list[list[Value]]:
         """S of every block of queries with every block of keys, periodic along B·tokens positions of a line. 1 level."""
@@ -385,8 +417,8 @@ class HadamardLowering:
         """Keys that are not skewed, less the text's mean key. 1 level."""
         builder = self.builder
         builder.stage = f"{name}: mean key"
-        mean = self.rows.sum_over_rows(builder.multiply(keys, straight))
-        return [builder.combine(builder.at_scale(block, mean.scale), mean, 2) for block in keys]
+        mean = self._mean_of(keys, straight, self.scale)
+        return [builder.combine(builder.at_scale(block, self.scale), mean, 2) for block in keys]
 
     def _all_heads(self, layer: Layer, score: Value) -> Value:
         builder, shape = self.builder, self.shape
@@ -461,6 +493,7 @@ class HadamardLowering:
         inputs: Sequence[Blocks],
         maps: Sequence[Map],
         pairs: Sequence[tuple[Map, Map]] = (),
+        scale_of_pairs: float | None = None,
     ) -> tuple[list[Blocks], list[Blocks]]:
         """Real maps of real inputs as real values, and pairs of them as a + X^(N/2)·b. 1 level.
 
@@ -468,7 +501,8 @@ class HadamardLowering:
         """
         alone = len(maps) % 2
         twos = [(maps[first], maps[first + 1]) for first in range(alone, len(maps), 2)]
-        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))])
+        scales = [self.scale] * (alone + len(twos)) + [scale_of_pairs or self.scale] * len(pairs)
+        made = self.rows.products(inputs, [*maps[:alone], *(_pair(*two) for two in (*twos, *pairs))], scales)
         split = [[self.builder.parts(value) for value in blocks] for blocks in made[alone : alone + len(twos)]]
         real = [[two[part] for two in blocks] for blocks in split for part in range(2)]
         return [*made[:alone], *real], made[alone + len(twos) :]
@@ -478,12 +512,16 @@ class HadamardLowering:
         state: State,
         affines: Sequence[Affine],
         pairs: Sequence[tuple[Affine, Affine]] = (),
+        scale_of_pairs: float | None = None,
     ) -> tuple[list[Blocks], list[Blocks]]:
-        """Affine maps of the state as real values, and pairs of them as a + X^(N/2)·b. 1 level."""
+        """Affine maps of the state as real values, and pairs of them as a + X^(N/2)·b. 1 level.
+
+        scale_of_pairs: the standard one if None. Of a packed state they have twice the standard one, whatever is asked.
+        """
         inputs, count = [values for values, _ in state.parts], len(affines)
         if not state.packed:
             pair_maps = [(self._map(state, first), self._map(state, second)) for first, second in pairs]
-            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps)
+            return self._products(inputs, [self._map(state, affine) for affine in affines], pair_maps, scale_of_pairs)
         # Of (a + X^(N/2)·b)·(A - i·sign·B) only the real part, a·A + b·B, is wanted.
         every = [*affines, *itertools.chain.from_iterable(pairs)]
         made = self.rows.products(inputs, [self._map(state, affine) for affine in every])

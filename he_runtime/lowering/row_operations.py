@@ -18,6 +18,8 @@ HOISTED = 8
 """Rotations by multiples of a step are made eight at a time, so that 8 keys serve any number of them; see also FRUGAL."""
 FRUGAL = 4
 """As many where keys are dear: 2 to 5 % more time by the cost model, and room for baby steps that save more."""
+BABY_STEPS_IN_A_GIANT_STEP = 4
+"""How many take as long: they share a decomposition and leave out a division."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,21 @@ class RowOperations:
         """Whole rows are turned by at most the shortest rows' hoisted_steps at a time, so that all buckets share the keys."""
         return max(2, self.hoisted_steps * 2 * self.layout.width // self.layout.row)
 
-    def products(self, inputs: Sequence[Blocks], maps: Sequence[Map]) -> list[Blocks]:
+    def products(
+        self, inputs: Sequence[Blocks], maps: Sequence[Map], scales: Sequence[float] | None = None
+    ) -> list[Blocks]:
         """For each map the sum of input·matrix, plus bias: inputs repeated along their rows. 1 level.
+
+        scales: of each map's result, the standard one if None.
 
         out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014), baby steps shared
         by all maps; giant steps in Horner's way, so that one key serves them all. In further rounds the inputs are turned by all
-        baby steps first and take them again, which leaves fewer giant steps to the outputs: where those are as many as inputs.
+        baby steps first and take them again, which leaves fewer giant steps to the outputs: where that is less work.
         """
         builder, blocks = self.builder, len(inputs[0])
-        rounds = self.baby_rounds if len(maps) >= len(inputs) else 1
+        more = (self.baby_rounds - 1) * self.baby_steps * len(inputs)
+        fewer = self.layout.width // self.baby_steps * (1 - 1 / self.baby_rounds) * len(maps)
+        rounds = self.baby_rounds if more <= BABY_STEPS_IN_A_GIANT_STEP * fewer else 1
         lengths = [max(self.layout.row, matrices[0].shape[1]) for matrices, _ in maps]
         tables = [
             [table for matrix in matrices for table in self._diagonals(matrix, length, rounds)]
@@ -62,7 +70,11 @@ class RowOperations:
                     (value,) = builder.rotate(value, [self.baby_steps])
                     values.append(value)
             totals = builder.linear_transforms(
-                values, tables, range(self.baby_steps), rounds * self.baby_steps, self.builder.parameters.scale
+                values,
+                tables,
+                range(self.baby_steps),
+                rounds * self.baby_steps,
+                scales or [builder.parameters.scale] * len(maps),
             )
             for output, total, (_, bias), length in zip(outputs, totals, maps, lengths, strict=True):
                 padded = np.zeros(length, bias.dtype)
@@ -86,15 +98,15 @@ class RowOperations:
         steps = [length] if once else [length << k for k in range((self.layout.row // length).bit_length() - 1)]
         return [self.sum_over(value, [-step for step in steps]) for value in blocks]
 
-    def skew(self, value: Value, scale: float | None = None) -> Value:
-        """out[t, p] = in[t + shift(p), p], at that scale (the standard one). 1 level."""
+    def skew(self, value: Value) -> Value:
+        """out[t, p] = in[t + shift(p), p]. 1 level."""
         layout = self.layout
         babies = min(self.hoisted_rows, layout.block_tokens)
         shifts = np.arange(layout.block_tokens).reshape(-1, babies, 1)
         masks = (layout.shift() == shifts).astype(np.float64)
         steps = [layout.row * baby for baby in range(babies)]
         (skewed,) = self.builder.linear_transforms(
-            [value], [[masks]], steps, babies * layout.row, scale or self.builder.parameters.scale
+            [value], [[masks]], steps, babies * layout.row, [self.builder.parameters.scale]
         )
         return skewed
 

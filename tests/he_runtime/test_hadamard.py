@@ -63,6 +63,7 @@ def test_a_ring_without_room_is_refused() -> None:
         (2, 8, 2, 16, 64, 50, 1024, 2),  # more tokens than one ciphertext holds
         (2, 8, 2, 8, 4, 3, 128, 2),  # heads in two groups, rotated by odd steps
         (3, 8, 4, 16, 64, 61, 1024, 1),
+        (3, 12, 3, 24, 4, 3, 256, 2),  # the last of two groups has a head to spare: its key lies beside its query
     ],
 )
 def test_the_program_computes_what_the_model_computes(
@@ -85,6 +86,23 @@ def test_the_program_computes_what_the_model_computes(
     text = random_text(tokens, hidden)
     simulated = simulate(plan, bucket, text)
     np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)
+
+
+def test_a_group_with_heads_to_spare_saves_an_output() -> None:
+    """Of layers that read a state: the stream and the first query, the last query with its key and its value, a pair."""
+    outputs = {}
+    for heads in (3, 4):
+        weights = random_weights(2, 4 * heads, heads, 16, pooling="mean", classes=None)
+        network = fold(network_of(weights))
+        parameters = make_parameters(256, levels_needed_with_hadamard_sums(network), insecure_test=True)
+        lowering = HadamardLowering(network, parameters, 4, baby_steps=4)
+        assert (lowering.layout.groups, lowering.layout.group) == (2, 2)
+        outputs[heads] = [
+            len(operation.outputs)
+            for operation in lowering.program().operations
+            if operation.kind == "linear_transforms" and operation.stage.endswith("query, key, value")
+        ]
+    assert outputs == {3: [3, 3], 4: [3, 4]}
 
 
 def test_centred_keys_need_no_larger_scale_than_others() -> None:
