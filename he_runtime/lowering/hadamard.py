@@ -140,6 +140,7 @@ class HadamardLowering:
             for group, blocks in enumerate(pairs):
                 mean = builder.real_part(masks.mean(blocks, self.scale))
                 skewed[group] = [(builder.combine(key, mean, 2), value) for key, value in skewed[group]]
+            builder.stage = f"{name}: skew of keys and values"
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
         keys_by_group = [self.rows.repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
         values_by_group = [
