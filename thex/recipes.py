@@ -45,13 +45,20 @@ class Stage(Facts):
     held: float = 0.0
     hostile_every: int = 0
 
+    @property
+    def answered(self) -> bool:
+        """Whether it learns from labels or the teacher's answers; a stage that does not can learn from any text."""
+        return self.label > 0 or self.teacher > 0
+
 
 class Recipe(Facts):
     """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with.
 
     sentences: how many texts of the train file, 0 for all. altered: so many times as many more are made of them
-    (thex.augmentation), at least altered_at_least where any are, which the teacher answers: none without a teacher, and none of
-    a task with a label for each token. products: how precise the inputs of the stages' matrix products are (thex.precision).
+    (thex.augmentation), at least altered_at_least where any are, which the teacher answers: none without a teacher. natural: so
+    many unlabelled texts of this and other tasks' train files (thex.natural), which stages that are not answered also learn
+    from. Neither for a task with a label for each token. products: how precise the inputs of the stages' matrix products are
+    (thex.precision).
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -64,6 +71,7 @@ class Recipe(Facts):
     sentences: int = 0
     altered: float = Field(default=0.0, ge=0, le=20)
     altered_at_least: int = Field(default=0, ge=0)
+    natural: int = Field(default=0, ge=0)
     dropout: float = 0.0
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)

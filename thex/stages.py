@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from approx.softmax import TheXSoftmax, fit_reciprocal
+from thex.augmentation import joined
 from thex.calibration import calibrate
 from thex.data import Batch, Encoded, pad
 from thex.distillation import (
@@ -40,7 +41,10 @@ HELD = tuple((point, weight) for point, weight in HIDDEN_POINTS if point in HELD
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage."""
+    """What a stage learns from. teacher: logits a text of data, or None; exact: the exact student, or None in the first stage.
+
+    natural: what stages also see that neither labels nor the teacher answer.
+    """
 
     recipe: Recipe
     data: Encoded
@@ -49,6 +53,13 @@ class Lesson:
     seed: int
     device: torch.device
     progress: Progress
+    natural: Encoded | None = None
+
+    def texts_of(self, stage: Stage) -> Encoded:
+        """Texts, of which the first are `data`."""
+        if stage.answered or self.natural is None:
+            return self.data
+        return joined(self.data, self.natural, self.natural.labels)
 
 
 def start_replacements(model: Encoder, lesson: Lesson) -> None:
@@ -61,8 +72,8 @@ def start_replacements(model: Encoder, lesson: Lesson) -> None:
 
 def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: Lesson) -> None:
     """Train the model in place. before: the operations that earlier stages have replaced."""
-    recipe = lesson.recipe
-    epochs = min(stage.most_epochs, stage.texts / len(lesson.data))
+    recipe, texts = lesson.recipe, lesson.texts_of(stage)
+    epochs = min(stage.most_epochs, stage.texts / len(texts))
     if epochs == 0:
         return
     model.train()
@@ -73,7 +84,7 @@ def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: L
     limits = row_limits(lesson.exact, lesson.data, lesson.seed) if stage.held and lesson.exact is not None else {}
     with products_in(recipe.products):
         for step in steps(
-            stage.name, _trained(model, stage), lesson.data, schedule, lesson.device, lesson.seed, lesson.progress
+            stage.name, _trained(model, stage), texts, schedule, lesson.device, lesson.seed, lesson.progress
         ):
             moved = ratios(before, stage, step.fraction)
             recorder = HoldingRecorder(limits=limits) if limits else Recorder()

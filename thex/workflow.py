@@ -28,6 +28,7 @@ from thex.data import Encoded, encode, length_weighted_subset, load_tokenizer
 from thex.encoder import EXACT, Encoder, Ratios
 from thex.evaluation import predict
 from thex.export import calibrate_and_export, calibrate_identity
+from thex.natural import natural_examples, natural_texts
 from thex.precision import choose_device
 from thex.progress import Progress, silent
 from thex.recipes import Operation, Stage, ratios
@@ -61,11 +62,13 @@ def run_recipe(
     # What stages learn from is made when the first of them has to run: a run that is whole needs none of it.
     taught = functools.cache(lambda: _texts_and_teacher(run, subset))
 
+    natural = functools.cache(lambda: _natural(run, data))
+
     def lesson(exact: Encoder | None) -> Lesson:
         texts, teacher = taught()
-        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress)
+        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress, natural() if exact else None)
 
-    first, *others, last = run_identities(run, len(subset))
+    first, *others, last = run_identities(run, data, len(subset))
     exact = run.start.encoder.to(run.device)
     rows = [
         _stage(
@@ -97,10 +100,10 @@ def run_recipe(
     return rows
 
 
-def run_identities(run: Run, texts: int) -> list[str]:
+def run_identities(run: Run, data: Path, texts: int) -> list[str]:
     """Fine-tuning's, each stage's and calibration's: digests of everything that leads to them, one of the one before.
 
-    texts: how many of the train file are learned from.
+    data: the task's directory. texts: how many of its train file are learned from.
     """
     config, recipe, teacher = run.config, run.config.recipe, _teacher_of(run)
     identity = identity_of({
@@ -112,7 +115,10 @@ def run_identities(run: Run, texts: int) -> list[str]:
         "teacher": teacher.model_dump() if teacher is not None else None,
     })  # fmt: skip
     found = [identity_of({"before": identity, "stage": _identified(recipe.finetune)})]
-    identity = identity_of({"before": found[0], "replacements": recipe.replacements.model_dump()})
+    identity = identity_of({
+        "before": found[0], "replacements": recipe.replacements.model_dump(),
+        **({"natural": recipe.natural, "sources": _sources(run, data)} if _natural_count(run) else {}),
+    })  # fmt: skip
     for stage in recipe.stages:
         identity = identity_of({"before": identity, "stage": _identified(stage)})
         found.append(identity)
@@ -127,7 +133,7 @@ def _identified(stage: Stage) -> dict[str, Any]:
 def identity_of_run(config: RunConfig, data: Path, work: Path) -> str:
     """Of the last step's metrics, without running any: what two machines' runs of the same have in common."""
     run = _prepare(config, data, work, silent)
-    return run_identities(run, len(_subset(run)))[-1]
+    return run_identities(run, data, len(_subset(run)))[-1]
 
 
 def _subset(run: Run) -> Encoded:
@@ -153,6 +159,24 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     found = teacher_answers(teaching, more)
     labels = found.argmax(dim=1).float() if run.task.labels else found[:, 0]
     return joined(subset, more, labels), torch.cat([logits, found])
+
+
+def _natural_count(run: Run) -> int:
+    """A task with a label for each token, or none at all, has no natural texts beside its own."""
+    return 0 if run.task.kind in ("tokens", "embedding") else run.config.recipe.natural
+
+
+def _sources(run: Run, data: Path) -> list[list[str]]:
+    return natural_texts(data, read_split(run.task, data, "train"))
+
+
+def _natural(run: Run, data: Path) -> Encoded | None:
+    """Texts that only the exact student answers; the same for all seeds, as altered ones are."""
+    recipe, train = run.config.recipe, read_split(run.task, data, "train")
+    if not _natural_count(run):
+        return None
+    found = natural_examples(natural_texts(data, train), train, recipe.natural, SUBSET_SEED)
+    return encode(load_tokenizer(run.start.tokenizer, recipe.positions), found)
 
 
 def _teacher_of(run: Run) -> TeacherConfig | None:
