@@ -55,10 +55,10 @@ class Recipe(Facts):
     """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with.
 
     sentences: how many texts of the train file, 0 for all. altered: so many times as many more are made of them
-    (thex.augmentation), at least altered_at_least where any are, which the teacher answers: none without a teacher. natural: so
-    many unlabelled texts of this and other tasks' train files (thex.natural), which stages that are not answered also learn
-    from. Neither for a task with a label for each token. products: how precise the inputs of the stages' matrix products are
-    (thex.precision).
+    (thex.augmentation), at least altered_at_least where any are, which the teacher answers: none without a teacher.
+    natural_up_to: stages that are not answered learn from so many texts at least, what a task lacks being natural ones without
+    labels (thex.natural). Neither for a task with a label for each token. products: how precise the inputs of the stages' matrix
+    products are (thex.precision).
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -71,7 +71,7 @@ class Recipe(Facts):
     sentences: int = 0
     altered: float = Field(default=0.0, ge=0, le=20)
     altered_at_least: int = Field(default=0, ge=0)
-    natural: int = Field(default=0, ge=0)
+    natural_up_to: int = Field(default=0, ge=0)
     dropout: float = 0.0
     range_bounds: RangeBounds = RangeBounds()
     range_margin: float = Field(default=1.5, ge=1)
@@ -130,15 +130,18 @@ NON_INTERACTIVE = Recipe(
     finetune=FINETUNE,
     altered=ALTERED,
     altered_at_least=ALTERED_AT_LEAST,
-    replacements=Replacements(softmax="quadratic", activation="quadratic", norm="affine_centred", pooler="linear"),
+    natural_up_to=120_000,
+    replacements=Replacements(
+        softmax="quadratic_centred", activation="quadratic", norm="affine_centred", pooler="linear"
+    ),
     stages=(
         Stage(
             name="activation", replaces=("activation", "pooler"), texts=11_000, most_epochs=2, label=0.4, teacher=1.0,
             exact=1.0, hidden=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
         ),
         Stage(
-            name="softmax", replaces=("softmax",), texts=45_000, learning_rate=1.5e-3, label=0.4, teacher=1.0, exact=1.0,
-            hidden=1.0, first_token=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
+            name="softmax", replaces=("softmax",), texts=45_000, learning_rate=1.5e-3, exact=1.0, hidden=1.0,
+            first_token=1.0, ranges=0.3, spread=STEADY, hostile_every=4,
         ),
         Stage(
             name="norm", replaces=("norm",), texts=6_000, most_epochs=2, learning_rate=2e-3, ramp=0.5, trains="norms",
@@ -151,7 +154,9 @@ NON_INTERACTIVE = Recipe(
 )  # fmt: skip
 """Nothing leaves the server: every part is a polynomial, learned beside the exact student's states. Hostile inputs have no part
 in the last stage: without norms their penalty holds everything else back (STS-B, one seed, drop 3.1 instead of 1.0). Nor have
-labels and the teacher, which pull away from the exact student (CoLA, one seed, 150,000 texts: agreement 92.3, with them 89.9)."""
+labels and the teacher, which pull away from the exact student (CoLA, one seed, 150,000 texts: agreement 92.3, with them 89.9).
+From the softmax on it learns from natural texts too: STS-B, one seed, correlation with the exact student 98.1 without, 98.5 with
+them; and 97.3 (three seeds) with polynomials of scores that are not centred."""
 
 THE_X = Recipe(
     name="the-x",
@@ -181,7 +186,7 @@ THE_X_CODE = THE_X.model_copy(
 SENTENCE_ENCODER = Recipe(
     name="sentence-encoder",
     finetune=Stage(name="finetune", texts=0),
-    replacements=NON_INTERACTIVE.replacements,
+    replacements=Replacements(softmax="quadratic", activation="quadratic", norm="affine_centred", pooler="linear"),
     stages=(
         Stage(
             name="activation", replaces=("activation", "pooler"), texts=12_000, learning_rate=4e-4, exact=1.0, hidden=1.0,

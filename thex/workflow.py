@@ -62,7 +62,7 @@ def run_recipe(
     # What stages learn from is made when the first of them has to run: a run that is whole needs none of it.
     taught = functools.cache(lambda: _texts_and_teacher(run, subset))
 
-    natural = functools.cache(lambda: _natural(run, data))
+    natural = functools.cache(lambda: _natural(run, data, _natural_count(run, len(subset))))
 
     def lesson(exact: Encoder | None) -> Lesson:
         texts, teacher = taught()
@@ -106,6 +106,7 @@ def run_identities(run: Run, data: Path, texts: int) -> list[str]:
     data: the task's directory. texts: how many of its train file are learned from.
     """
     config, recipe, teacher = run.config, run.config.recipe, _teacher_of(run)
+    natural = _natural_count(run, texts)
     identity = identity_of({
         "task": run.task.name, "train": run.train.digest(), "dev": run.dev.digest(), "encoder": run.start.digest,
         "seed": config.seed, "sentences": recipe.sentences, "positions": recipe.positions, "batch": recipe.batch,
@@ -117,7 +118,7 @@ def run_identities(run: Run, data: Path, texts: int) -> list[str]:
     found = [identity_of({"before": identity, "stage": _identified(recipe.finetune)})]
     identity = identity_of({
         "before": found[0], "replacements": recipe.replacements.model_dump(),
-        **({"natural": recipe.natural, "sources": _sources(run, data)} if _natural_count(run) else {}),
+        **({"natural": natural, "sources": natural_texts(data, read_split(run.task, data, "train"))} if natural else {}),
     })  # fmt: skip
     for stage in recipe.stages:
         identity = identity_of({"before": identity, "stage": _identified(stage)})
@@ -161,22 +162,22 @@ def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor
     return joined(subset, more, labels), torch.cat([logits, found])
 
 
-def _natural_count(run: Run) -> int:
-    """A task with a label for each token, or none at all, has no natural texts beside its own."""
-    return 0 if run.task.kind in ("tokens", "embedding") else run.config.recipe.natural
+def _natural_count(run: Run, texts: int) -> int:
+    """How many natural texts stages see, texts being those of the train file; none of a task that has no texts of its kind."""
+    recipe = run.config.recipe
+    if run.task.kind in ("tokens", "embedding"):
+        return 0
+    own = texts + (recipe.altered_count(texts) if _teacher_of(run) is not None else 0)
+    return max(0, recipe.natural_up_to - own)
 
 
-def _sources(run: Run, data: Path) -> list[list[str]]:
-    return natural_texts(data, read_split(run.task, data, "train"))
-
-
-def _natural(run: Run, data: Path) -> Encoded | None:
+def _natural(run: Run, data: Path, count: int) -> Encoded | None:
     """Texts that only the exact student answers; the same for all seeds, as altered ones are."""
-    recipe, train = run.config.recipe, read_split(run.task, data, "train")
-    if not _natural_count(run):
+    if not count:
         return None
-    found = natural_examples(natural_texts(data, train), train, recipe.natural, SUBSET_SEED)
-    return encode(load_tokenizer(run.start.tokenizer, recipe.positions), found)
+    train = read_split(run.task, data, "train")
+    found = natural_examples(natural_texts(data, train), train, count, SUBSET_SEED)
+    return encode(load_tokenizer(run.start.tokenizer, run.config.recipe.positions), found)
 
 
 def _teacher_of(run: Run) -> TeacherConfig | None:

@@ -106,7 +106,7 @@ def test_only_stages_that_nobody_answers_see_them() -> None:
 
 def test_stages_after_fine_tuning_are_known_by_the_texts_beside_the_task(tmp_path: Path) -> None:
     data = write_task(tmp_path / "SST-2")
-    recipe = QUICK.model_copy(update={"natural": 30})
+    recipe = QUICK.model_copy(update={"natural_up_to": 70})
     config = RunConfig(encoder="1x64", recipe=recipe, teacher=None)
     first = run_recipe(config, data, tmp_path / "run")
     alone = identity_of_run(config, data, tmp_path / "run")
@@ -115,6 +115,7 @@ def test_stages_after_fine_tuning_are_known_by_the_texts_beside_the_task(tmp_pat
     again = run_recipe(config, data, tmp_path / "run")
     assert again[0] == first[0]
     assert json.dumps(again[1]) != json.dumps(first[1])
+    enough = config.model_copy(update={"recipe": QUICK.model_copy(update={"natural_up_to": 40})})
     without = config.model_copy(update={"recipe": QUICK})
     identities = {
         alone,
@@ -122,3 +123,4 @@ def test_stages_after_fine_tuning_are_known_by_the_texts_beside_the_task(tmp_pat
         identity_of_run(without, data, tmp_path / "run"),
     }
     assert len(identities) == 3
+    assert identity_of_run(enough, data, tmp_path / "run") == identity_of_run(without, data, tmp_path / "run")
