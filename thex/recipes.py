@@ -176,7 +176,7 @@ THE_X = Recipe(
 )  # fmt: skip
 """THE-X as published (Chen et al. 2022, section 3): fine-tune with ReLU, then with the softmax estimate whose T is learned
 before and frozen, then distil LayerNorm into an affine map from the exact model and drop it. The softmax is the paper's
-formula. What is not the paper's is the data, which is NON_INTERACTIVE's, so that the two differ in their parts alone."""
+formula. What is not the paper's is the data, which is NON_INTERACTIVE's but for natural texts, which labels do not answer."""
 
 THE_X_CODE = THE_X.model_copy(
     update={"name": "the-x-code", "replacements": THE_X.replacements.model_copy(update={"softmax": "thex_code"})}
