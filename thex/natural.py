@@ -30,13 +30,18 @@ COMMON, LEAST_COMMON = 0.05, 100
 ROWS = 1000
 """Of the matrix of cosines at a time."""
 MOST_JOINED = 4
+VERSION = 2
+"""Of what is made of the same texts: a stage that has seen what an earlier version made is run again."""
 
 
-def natural_texts(data: Path, train: Sequence[Example]) -> list[list[str]]:
-    """Different texts of LEAST_WORDS words or more: those of train, and then of each train file in directories beside `data`."""
+def natural_texts(data: Path, train: Sequence[Example], dev: Sequence[Example]) -> list[list[str]]:
+    """Different texts of LEAST_WORDS words or more: those of train, and then of each train file in directories beside `data`.
+
+    None of them is a text of dev: tasks that were made of the same sources share texts.
+    """
     directories = dict.fromkeys(task.directory for task in TASKS.values())
     beside = [directory for directory in directories if (data.resolve().parent / directory / "train.tsv").is_file()]
-    seen: set[str] = set()
+    seen = {text for example in dev for text in (example.first, example.second) if text is not None}
     found = []
     for examples in (train, *(_examples(data.resolve().parent / directory) for directory in beside)):
         texts = dict.fromkeys(t for example in examples for t in (example.first, example.second) if t is not None)
@@ -65,7 +70,14 @@ def natural_examples(
         return [Example(texts[row], None, 0.0) for row in firsts]
     shapes = [_Shape.of(example) for example in train]
     near = _neighbours(texts, sorted(set(firsts)))
-    return [_pair(texts, row, near[row], generator.choice(shapes), generator) for row in firsts if near[row].size]
+    alone = {row for row, others in near.items() if not others.size}
+    drawn = [row for row in firsts if row not in alone]
+    if not drawn:
+        raise ValueError(
+            f"no two of {len(texts)} texts share a word: natural pairs are made of texts and their neighbours"
+        )
+    drawn += generator.choices(drawn, k=count - len(drawn))
+    return [_pair(texts, row, near[row], generator.choice(shapes), generator) for row in drawn]
 
 
 def _examples(directory: Path) -> list[Example]:
@@ -105,14 +117,14 @@ def _neighbours(texts: Sequence[str], rows: Sequence[int]) -> dict[int, NDArray[
 
 def _pair(texts: Sequence[str], row: int, near: NDArray[np.int64], shape: _Shape, generator: random.Random) -> Example:
     """The text and a neighbour, the longer one where the shape is longer; more neighbours joined to a short first text."""
-    partner = int(near[int(len(near) ** generator.random()) - 1])
+    rank = min(int((len(near) + 1) ** generator.random()), len(near))
+    partner = int(near[rank - 1])
     first, second = texts[row], texts[partner]
     if (len(first.split()) < len(second.split())) != (shape.first < shape.second):
         first, second = second, first
-    for _ in range(MOST_JOINED):
+    others = [int(other) for other in near if other != partner]
+    for other in generator.sample(others, min(MOST_JOINED, len(others))):
         if 2 * len(first.split()) > shape.first:
             break
-        more = texts[int(generator.choice(near))]
-        if more != second:
-            first = f"{first} {more}" if generator.random() < 0.5 else f"{more} {first}"
+        first = f"{first} {texts[other]}" if generator.random() < 0.5 else f"{texts[other]} {first}"
     return Example(first, second, 0.0)

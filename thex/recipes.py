@@ -17,7 +17,7 @@ Operation = Literal["softmax", "activation", "norm", "pooler"]
 class Stage(Facts):
     """One named step of the workflow: what it replaces, and what it learns from.
 
-    texts: how many texts are seen, at most most_epochs passes over the task's. ramp: the share of the stage over which the
+    texts: how many are seen, at most most_epochs passes over all there are. ramp: the share of the stage over which the
     operations of `replaces` move from exact to replaced. trains: "norms" leaves all but the replaced norms as they are.
     Weights of the losses: label, teacher (logits of the fine-tuned larger encoder), exact and hidden (logits and hidden
     states of the exact student), first_token (its states in the last layer once more, where a classifier reads no other
@@ -156,7 +156,7 @@ NON_INTERACTIVE = Recipe(
 in the last stage: without norms their penalty holds everything else back (STS-B, one seed, drop 3.1 instead of 1.0). Nor have
 labels and the teacher, which pull away from the exact student (CoLA, one seed, 150,000 texts: agreement 92.3, with them 89.9).
 From the softmax on it learns from natural texts too: STS-B, one seed, correlation with the exact student 98.1 without, 98.5 with
-them; and 97.3 (three seeds) with polynomials of scores that are not centred."""
+a first draft of them. Scores are centred: after the softmax stage 98.3 instead of 97.9."""
 
 THE_X = Recipe(
     name="the-x",

@@ -28,14 +28,14 @@ from thex.data import Encoded, encode, length_weighted_subset, load_tokenizer
 from thex.encoder import EXACT, Encoder, Ratios
 from thex.evaluation import predict
 from thex.export import calibrate_and_export, calibrate_identity
-from thex.natural import natural_examples, natural_texts
+from thex.natural import VERSION, natural_examples, natural_texts
 from thex.precision import choose_device
 from thex.progress import Progress, silent
 from thex.recipes import Operation, Stage, ratios
 from thex.runs import Run, RunConfig, identity_of, keep, kept_metrics, measured
 from thex.stages import Lesson, learn, start_replacements
 from thex.starting import starting_point
-from thex.tasks import read_split, task_of
+from thex.tasks import Example, Task, read_split, task_of
 from thex.teachers import TeacherConfig, Teaching, teacher_answers, teacher_logits
 
 SUBSET_CAP, SUBSET_POWER = 20, 1.3  # see length_weighted_subset: long texts teach more a minute
@@ -64,9 +64,10 @@ def run_recipe(
 
     natural = functools.cache(lambda: _natural(run, data, _natural_count(run, len(subset))))
 
-    def lesson(exact: Encoder | None) -> Lesson:
+    def lesson(exact: Encoder | None, stage: Stage) -> Lesson:
         texts, teacher = taught()
-        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress, natural() if exact else None)
+        seen = natural() if exact is not None and not stage.answered else None
+        return Lesson(recipe, texts, teacher, exact, config.seed, run.device, progress, seen)
 
     first, *others, last = run_identities(run, data, len(subset))
     exact = run.start.encoder.to(run.device)
@@ -79,7 +80,7 @@ def run_recipe(
             exact,
             EXACT,
             None,
-            lambda: learn(exact, recipe.finetune, (), lesson(None)),
+            lambda: learn(exact, recipe.finetune, (), lesson(None, recipe.finetune)),
             taught,
         )
     ]
@@ -92,8 +93,8 @@ def run_recipe(
 
         def work_of(number: int = number, stage: Stage = stage, before: tuple[Operation, ...] = before) -> None:
             if number == 0:
-                start_replacements(model, replace(lesson(exact), data=subset))
-            learn(model, stage, before, lesson(exact))
+                start_replacements(model, replace(lesson(exact, stage), data=subset))
+            learn(model, stage, before, lesson(exact, stage))
 
         rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of, taught))
     rows.append(calibrate_and_export(run, model, exact, exact_dev, last, bundle))
@@ -116,12 +117,11 @@ def run_identities(run: Run, data: Path, texts: int) -> list[str]:
         "teacher": teacher.model_dump() if teacher is not None else None,
     })  # fmt: skip
     found = [identity_of({"before": identity, "stage": _identified(recipe.finetune)})]
-    identity = identity_of({
-        "before": found[0], "replacements": recipe.replacements.model_dump(),
-        **({"natural": natural, "sources": natural_texts(data, read_split(run.task, data, "train"))} if natural else {}),
-    })  # fmt: skip
+    identity = identity_of({"before": found[0], "replacements": recipe.replacements.model_dump()})
+    seen = {"natural": [VERSION, natural, _natural_sources(run, data)]} if natural else {}
     for stage in recipe.stages:
-        identity = identity_of({"before": identity, "stage": _identified(stage)})
+        more = {} if stage.answered else seen
+        identity = identity_of({"before": identity, "stage": _identified(stage), **more})
         found.append(identity)
     return [*found, calibrate_identity(run, found[-1])]
 
@@ -175,9 +175,18 @@ def _natural(run: Run, data: Path, count: int) -> Encoded | None:
     """Texts that only the exact student answers; the same for all seeds, as altered ones are."""
     if not count:
         return None
-    train = read_split(run.task, data, "train")
-    found = natural_examples(natural_texts(data, train), train, count, SUBSET_SEED)
+    train = _train_examples(run.config, run.task, data)
+    found = natural_examples(_natural_sources(run, data), train, count, SUBSET_SEED)
     return encode(load_tokenizer(run.start.tokenizer, run.config.recipe.positions), found)
+
+
+def _natural_sources(run: Run, data: Path) -> list[list[str]]:
+    return natural_texts(data, _train_examples(run.config, run.task, data), read_split(run.task, data, "dev"))
+
+
+def _train_examples(config: RunConfig, task: Task, data: Path) -> list[Example]:
+    examples = read_split(task, data, "train")
+    return examples[: config.train_texts] if config.train_texts else examples
 
 
 def _teacher_of(run: Run) -> TeacherConfig | None:
@@ -190,10 +199,10 @@ def _prepare(config: RunConfig, data: Path, work: Path, progress: Progress) -> R
     recipe = config.recipe
     start = starting_point(config.encoder, config.seed, task, recipe.positions, recipe.dropout, config.teacher)
     tokenizer = load_tokenizer(start.tokenizer, recipe.positions)
-    examples = read_split(task, data, "train")
-    if config.train_texts:
-        examples = examples[: config.train_texts]
-    train, dev = encode(tokenizer, examples), encode(tokenizer, read_split(task, data, "dev"))
+    train, dev = (
+        encode(tokenizer, _train_examples(config, task, data)),
+        encode(tokenizer, read_split(task, data, "dev")),
+    )
     start.prepare(train, recipe.positions)
     directory = work / start.name / task.name / f"seed-{config.seed}"
     return Run(config, task, start, choose_device(config.device), train, dev, directory, work, progress)

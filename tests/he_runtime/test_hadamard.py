@@ -64,6 +64,8 @@ def test_a_ring_without_room_is_refused() -> None:
         (2, 8, 2, 8, 4, 3, 128, 2),  # heads in two groups, rotated by odd steps
         (3, 8, 4, 16, 64, 61, 1024, 1),
         (3, 12, 3, 24, 4, 3, 256, 2),  # the last of two groups has a head to spare: its key lies beside its query
+        (3, 12, 3, 24, 8, 6, 256, 2),  # the same in two blocks of tokens
+        (3, 26, 13, 40, 4, 3, 1024, 2),  # the last of four groups
     ],
 )
 def test_the_program_computes_what_the_model_computes(

@@ -1,6 +1,6 @@
 """Natural texts: where they come from, which are neighbours (against numpy), and which stages learn from them."""
 
-import json
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +38,15 @@ def test_texts_are_those_of_train_files_and_none_twice(tmp_path: Path) -> None:
     own = [Example("the film 3 was long", "one more text", 1.0), Example("two words", None, 0.0)]
     pairs, single = write_pairs(tmp_path / "RTE"), write_task(tmp_path / "SST-2")
     (single / "dev.tsv").write_text("sentence\tlabel\na sentence of dev\t1\n")
-    found = natural_texts(pairs, own)
+    dev = [Example("the film 5 was long", "film 5", 0.0)]
+    found = natural_texts(pairs, own, dev)
     assert found[0] == ["the film 3 was long", "one more text"]
+    assert not any("film 5 was" in text for source in found for text in source)
     assert {text for text in found[1] if "moving" in text} or {text for text in found[2] if "moving" in text}
     texts = [text for source in found for text in source]
-    assert len(texts) == len(set(texts)) == 2 + 7 + 40
+    assert len(texts) == len(set(texts)) == 2 + 6 + 40
     assert not any("dev" in text for text in texts)
-    alone = natural_texts(tmp_path / "elsewhere" / "SST-2", own)
+    alone = natural_texts(tmp_path / "elsewhere" / "SST-2", own, dev)
     assert alone == [found[0]]
 
 
@@ -88,8 +90,24 @@ def test_short_first_texts_are_joined_with_their_neighbours() -> None:
     lengths = np.array([[len(example.first.split()), len((example.second or "").split())] for example in found])
     assert lengths[:, 0].mean() > 15
     assert lengths[:, 1].max() < 12
-    parts = [part for example in found for part in (example.second or "").split()]
-    assert set(parts) <= set(WORDS)
+    # Each text has a word of its own: none is joined twice, nor with its partner.
+    named = [f"{text} n{number}" for number, text in enumerate(texts)]
+    found = natural_examples([named], [Example("x " * 30, "x x x", 0.0)], 200, seed=0)
+    assert len(found) == 200
+    for example in found:
+        names = [word for word in f"{example.first} {example.second}".split() if word.startswith("n")]
+        assert len(names) == len(set(names)) >= 2
+
+
+def test_every_neighbour_is_drawn_and_texts_without_one_are_left_out() -> None:
+    texts = ["red green blue", "red green lake", "red blue lake", "one two three"]
+    found = natural_examples([texts], [Example("x x x", "x x x", 0.0)], 60, seed=0)
+    assert len(found) == 60
+    assert {frozenset((example.first, example.second)) for example in found} == {
+        frozenset(two) for two in itertools.combinations(texts[:3], 2)
+    }
+    with pytest.raises(ValueError, match="no two of 3 texts share a word"):
+        natural_examples([["a1 b1 c1", "a2 b2 c2", "a3 b3 c3"]], [Example("x", "x", 0.0)], 4, seed=0)
 
 
 def test_only_stages_that_nobody_answers_see_them() -> None:
@@ -106,17 +124,21 @@ def test_only_stages_that_nobody_answers_see_them() -> None:
 
 def test_stages_after_fine_tuning_are_known_by_the_texts_beside_the_task(tmp_path: Path) -> None:
     data = write_task(tmp_path / "SST-2")
-    recipe = QUICK.model_copy(update={"natural_up_to": 70})
+    (data / "dev.tsv").write_text((data / "dev.tsv").read_text().replace("number", "no."))
+    (whole,) = QUICK.stages
+    answered = whole.model_copy(update={"name": "answered", "label": 1.0})
+    recipe = QUICK.model_copy(update={"natural_up_to": 70, "stages": (answered, whole)})
+    plain = QUICK.model_copy(update={"stages": recipe.stages})
     config = RunConfig(encoder="1x64", recipe=recipe, teacher=None)
     first = run_recipe(config, data, tmp_path / "run")
     alone = identity_of_run(config, data, tmp_path / "run")
     assert alone == first[-1]["identity"]
     write_pairs(tmp_path / "RTE")
     again = run_recipe(config, data, tmp_path / "run")
-    assert again[0] == first[0]
-    assert json.dumps(again[1]) != json.dumps(first[1])
-    enough = config.model_copy(update={"recipe": QUICK.model_copy(update={"natural_up_to": 40})})
-    without = config.model_copy(update={"recipe": QUICK})
+    assert again[:2] == first[:2]  # what labels answer has not seen them, and is kept
+    assert again[2]["identity"] != first[2]["identity"]
+    enough = config.model_copy(update={"recipe": plain.model_copy(update={"natural_up_to": 40})})
+    without = config.model_copy(update={"recipe": plain})
     identities = {
         alone,
         identity_of_run(config, data, tmp_path / "run"),
