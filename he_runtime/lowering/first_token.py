@@ -101,7 +101,10 @@ class FirstTokenLayer:
     def _stream_and_query(
         self, layer: Layer, state: State, query: Affine, others: Sequence[Affine] = ()
     ) -> tuple[Blocks, Value, list[Blocks]]:
-        """x of all tokens, the first token's block of queries, and `others` of all tokens, from the same rotations. 1 level."""
+        """x of all tokens, the first token's block of queries, and `others` of all tokens, from the same rotations. 1 level.
+
+        Who asks for others has no use for x but of the first block, and gets no more of it.
+        """
 
         def blocks(which: slice) -> State:
             return State(tuple((values[which], part) for values, part in state.parts))
@@ -110,9 +113,10 @@ class FirstTokenLayer:
         stream = [] if layer.stream is None else [self.states.tiled(layer.stream)]
         made, _ = self.states.maps_of(blocks(slice(1)), [*stream, query, *others])
         (chosen,) = made.pop(len(stream))
-        if rows.layout.blocks > 1 and made:
-            more, _ = self.states.maps_of(blocks(slice(1, None)), [*stream, *others])
-            made = [[*first, *rest] for first, rest in zip(made, more, strict=True)]
+        start = len(stream) if others else 0
+        if rows.layout.blocks > 1 and made[start:]:
+            more, _ = self.states.maps_of(blocks(slice(1, None)), others or stream)
+            made[start:] = [[*first, *rest] for first, rest in zip(made[start:], more, strict=True)]
         x = rows.repeated(made.pop(0), rows.layout.row // 2) if stream else state.parts[0][0]
         return x, chosen, made
 
