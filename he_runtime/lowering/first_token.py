@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.errors import PlanError
+from he_runtime.lowering.attention_polynomial import attention_polynomial
 from he_runtime.lowering.row_masks import RowMasks
 from he_runtime.lowering.row_operations import Blocks, Map, RowOperations
 from he_runtime.lowering.row_states import State, StateMaps
@@ -85,7 +86,8 @@ class FirstTokenLayer:
         attention = []
         for block in keys:
             (score,) = self.rows.repeated([builder.multiply([chosen], [block])], layout.width, once=True)
-            attention.append(self._all_heads(layer, self.rows.sum_over(score, strides)))
+            score = self.rows.sum_over(score, strides)
+            attention.append(attention_polynomial(builder, layer, score, self._head_vector))
         builder.stage = f"{name}: attention times value"
         context = self.rows.sum_over_rows(builder.multiply(attention, values))
         (context,) = self.rows.repeated([context], layout.width)
@@ -128,19 +130,11 @@ class FirstTokenLayer:
         mean = masks.mean(keys, scale)
         return [builder.combine(builder.at_scale(block, scale), mean, 2) for block in keys]
 
-    def _all_heads(self, layer: Layer, score: Value) -> Value:
-        builder, shape = self.rows.builder, self.shape
-        heads = np.arange(self.rows.layout.row) % shape.padded_heads
-
-        def by_head(per_head: Array) -> Array:
-            padded = np.zeros(shape.padded_heads)
-            padded[: len(per_head)] = per_head
-            return np.where(np.arange(self.rows.layout.row) < shape.width, padded[heads], 0.0)
-
-        if layer.attention[:, 0].any():
-            score = builder.add_plain(score, by_head(layer.score_shift))
-            score = builder.multiply([score], [score])
-        return builder.add_plain(score, by_head(layer.attention[:, 2]))
+    def _head_vector(self, per_head: Array) -> Array:
+        """A row whose first copy holds, by position, the number of the head that lies there."""
+        padded = self.shape.for_padded_heads(per_head)
+        first_copy = np.tile(padded, self.shape.width // len(padded))
+        return np.pad(first_copy, (0, self.rows.layout.row - len(first_copy)))
 
     def _output_place(self, block: int) -> tuple[int, int]:
         """(part, position): where block `block` of z and the pre-activations lies among the rows' kinds.

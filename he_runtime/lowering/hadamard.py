@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from he_runtime.engines.interface import MOST_BABY_STEPS
 from he_runtime.errors import PlanError
+from he_runtime.lowering.attention_polynomial import attention_polynomial
 from he_runtime.lowering.first_token import FirstTokenLayer
 from he_runtime.lowering.row_masks import RowMasks
 from he_runtime.lowering.row_operations import FRUGAL, HOISTED, Blocks, Map, RowOperations
@@ -227,18 +228,10 @@ class HadamardLowering:
         return scores
 
     def _polynomial(self, layer: Layer, score: Value, group: int) -> Value:
-        """(score + β)² + γ, or score + γ: what folding left of the attention polynomial. 1 level (linear: 0)."""
-        builder, heads = self.builder, self.layout.head_of_position(group)
-
-        def by_head(per_head: Array) -> Array:
-            padded = np.zeros(self.shape.padded_heads)
-            padded[: len(per_head)] = per_head
-            return np.asarray(padded[heads], np.float64)
-
-        if layer.attention[:, 0].any():
-            score = builder.add_plain(score, by_head(layer.score_shift))
-            score = builder.multiply([score], [score])
-        return builder.add_plain(score, by_head(layer.attention[:, 2]))
+        heads = self.layout.head_of_position(group)
+        return attention_polynomial(
+            self.builder, layer, score, lambda per_head: self.shape.for_padded_heads(per_head)[heads]
+        )
 
     def _attend(self, attention: list[list[Value]], value: Blocks) -> Blocks:
         """Y of every block, whose real part counts. 1 level."""

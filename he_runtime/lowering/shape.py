@@ -38,6 +38,10 @@ class Shape:
         """Ciphertexts that hold the feed-forward features of one token block."""
         return -(-self.intermediate // self.width)
 
+    def for_padded_heads(self, per_head: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A number for each head, [heads] -> [padded_heads]: zero where there is no head."""
+        return np.pad(per_head, (0, self.padded_heads - len(per_head)))
+
     def attention_positions(self) -> NDArray[np.int64]:
         """Where feature h·d + k of a head-contiguous tensor lies: heads are interleaved, at k·heads + h.
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.errors import PlanError
+from he_runtime.lowering.attention_polynomial import attention_polynomial
 from he_runtime.lowering.layout import Layout
 from he_runtime.lowering.shape import Shape
 from he_runtime.network import Affine, Layer, Network
@@ -232,16 +233,10 @@ class TokenShiftLowering:
         return self._sum_over(product, strides)
 
     def _polynomial(self, layer: Layer, score: Value) -> Value:
-        """(score + β)² + γ, or score + γ: what folding left of the attention polynomial. 1 level (linear: 0)."""
-        builder = self.builder
-        if layer.attention[:, 0].any():
-            score = builder.add_plain(score, self._head_vector(layer.score_shift))
-            score = builder.multiply([score], [score])
-        return builder.add_plain(score, self._head_vector(layer.attention[:, 2]))
+        return attention_polynomial(self.builder, layer, score, self._head_vector)
 
     def _head_vector(self, per_head: Array) -> Array:
-        padded = np.zeros(self.shape.padded_heads)
-        padded[: len(per_head)] = per_head
+        padded = self.shape.for_padded_heads(per_head)
         return self.layout.row_vector(np.tile(padded, self.shape.width // len(padded)), both_copies=False)
 
     def _sum_over(self, value: Value, steps: Sequence[int]) -> Value:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from he_runtime.errors import PlanError
+from he_runtime.lowering.attention_polynomial import attention_polynomial
 from he_runtime.lowering.token_shifts import SHIFT_GROUP, Array, Blocks, TokenShiftLowering, levels_needed
 from he_runtime.network import Affine, Layer, Network
 from he_runtime.program import Value
@@ -136,11 +137,7 @@ class WideValueLowering(TokenShiftLowering):
         return self._sum_over(product, [1 << k for k in range(self.shape.width.bit_length() - 1)])
 
     def _head_polynomial(self, layer: Layer, head: int, score: Value) -> Value:
-        builder = self.builder
-        if layer.attention[head, 0]:
-            score = builder.add_plain(score, self._constant_row(layer.score_shift[head]))
-            score = builder.multiply([score], [score])
-        return builder.add_plain(score, self._constant_row(layer.attention[head, 2]))
+        return attention_polynomial(self.builder, layer, score, lambda per_head: self._constant_row(per_head[head]))
 
     def _constant_row(self, constant: float) -> Array:
         return self.layout.row_vector(np.full(self.shape.width, constant), both_copies=False)
