@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import RangeError
-from he_runtime.plan import ClientPlan
 
 
 class ClientProcess:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.memory import peak_bytes
 from he_runtime.client_keys import make_evaluation_keys
-from he_runtime.plan import ClientPlan
+from he_runtime.client_plan import ClientPlan
 from he_runtime.seal import SealClient
 from he_runtime.secret_store import create_key_file, open_secret_key, store_secret_key
 from he_runtime.wire.answers import read_answer

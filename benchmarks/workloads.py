@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from benchmarks.random_models import random_text, random_weights
 from he_runtime.bundle import Bundle, EncoderWeights
 from he_runtime.parameters import COARSE_SCALES_BITS, SCALES_BITS
-from he_runtime.plan import Plan, plan_bundle, plan_weights
+from he_runtime.plan import Plan
+from he_runtime.planner import plan_bundle, plan_weights
 
 REVIEW = (
     "a gripping , beautifully shot film , warm , funny and surprisingly moving , with a cast that never puts a foot wrong "

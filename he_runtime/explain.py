@@ -41,13 +41,9 @@ def explain(plan: Plan) -> dict[str, object]:
         "scale_bits": parameters.scale_bits,
         "does_not_fit": list(plan.refusals),
         "lowering": plan.lowering,
-        "baby_steps": plan.baby_steps,
+        "baby_steps": plan.chosen.baby_steps,
         "alternatives": [
-            {
-                **vars(alternative),
-                "chosen": (alternative.name, alternative.baby_steps) == (plan.lowering, plan.baby_steps),
-            }
-            for alternative in plan.alternatives
+            {**vars(alternative), "chosen": alternative == plan.chosen} for alternative in plan.alternatives
         ],
         "levels_offered": {str(degree): levels_offered(degree) for degree in RING_DEGREES},
         "keys": keys,

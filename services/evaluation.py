@@ -25,7 +25,8 @@ from he_runtime.bundle import Bundle
 from he_runtime.engines.plain import PlainEngine
 from he_runtime.errors import RangeError
 from he_runtime.execution import encode_constants, run
-from he_runtime.plan import Plan, plan_bundle
+from he_runtime.plan import Plan
+from he_runtime.planner import plan_bundle
 from services.client.client import Client
 from services.client.errors import OutOfRangeError
 from services.local import local_server

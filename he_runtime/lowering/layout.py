@@ -55,6 +55,11 @@ class Layout:
         """Slots after which the content of a ciphertext repeats."""
         return self.block_tokens * self.row
 
+    @property
+    def input_names(self) -> list[tuple[str, str]]:
+        """Names of the ciphertexts a client sends: for each token block its embeddings and its mask."""
+        return [(f"embeddings.{block}", f"mask.{block}") for block in range(self.blocks)]
+
     def pack(self, tensor: NDArray[np.float64], *, both_copies: bool = True) -> list[NDArray[np.float64]]:
         """Real slots of each block, [slots] float64. tensor: [tokens <= bucket, features <= W]; the rest is zero."""
         tokens, features = tensor.shape

@@ -43,11 +43,6 @@ def levels_needed(network: Network) -> int:
     return levels
 
 
-def input_names(layout: Layout) -> list[tuple[str, str]]:
-    """Names of the ciphertexts a client sends: for each token block its embeddings and its mask."""
-    return [(f"embeddings.{block}", f"mask.{block}") for block in range(layout.blocks)]
-
-
 class TokenShiftLowering:
     """Lowers one network for one bucket.
 
@@ -88,7 +83,7 @@ class TokenShiftLowering:
         if len(self.network.classifier.bias) > self.shape.width:
             outputs = len(self.network.classifier.bias)
             raise PlanError(f"{outputs} outputs; a row of {self.shape.width} features holds no more: use Hadamard sums")
-        names = input_names(layout)
+        names = layout.input_names
         state: list[Blocks] = [[builder.input(embeddings, top) for embeddings, _ in names]]
         mask = [builder.input(mask_name, top - 1) for _, mask_name in names]
         for index, layer in enumerate(self.network.layers):

@@ -20,7 +20,7 @@ def explain(
     from he_runtime.bundle import Bundle
     from he_runtime.explain import explain as report_of
     from he_runtime.explain import render
-    from he_runtime.plan import plan_bundle
+    from he_runtime.planner import plan_bundle
 
     plan = plan_bundle(Bundle.open(bundle_or_shipped(bundle)))
     report = report_of(plan)

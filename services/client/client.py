@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he_runtime.bundle import CLIENT_FILES, ClientHalf
-from he_runtime.plan import ClientPlan
+from he_runtime.client_plan import ClientPlan
 from he_runtime.seal import SecretKey
 from he_runtime.wire.sizes import evaluation_key_bytes
 from services._pb import inference_pb2 as messages

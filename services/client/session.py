@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from he_runtime.bundle import ClientHalf
+from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import BundleError, HERuntimeError, RangeError, WireError
-from he_runtime.plan import ClientPlan
 from he_runtime.seal import SealClient, SecretKey
 from he_runtime.wire.answers import read_answer
 from he_runtime.wire.ciphertexts import SeededCiphertext, read_result_ciphertext, write_input_ciphertext

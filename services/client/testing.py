@@ -28,7 +28,8 @@ from he_runtime.engines.numba_engine import NumbaEngine
 from he_runtime.errors import WireError
 from he_runtime.execution import encode_constants, run
 from he_runtime.parameters import make_parameters
-from he_runtime.plan import Plan, plan_bundle, plan_weights
+from he_runtime.plan import Plan
+from he_runtime.planner import plan_bundle, plan_weights
 from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciphertext
 from he_runtime.wire.evaluation_keys import read_evaluation_key

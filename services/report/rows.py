@@ -14,7 +14,7 @@ import numpy as np
 
 from he_runtime.bundle import Bundle
 from he_runtime.explain import explain
-from he_runtime.plan import plan_bundle
+from he_runtime.planner import plan_bundle
 from services.evaluation import MODES, NothingToMeasureError, answered, evaluate
 from thex.metrics import score
 from thex.progress import Progress

@@ -90,7 +90,7 @@ def _disk(directory: Path) -> Finding:
 def _bundle(path: Path) -> Finding:
     from he_runtime.bundle import Bundle
     from he_runtime.errors import BundleError
-    from he_runtime.plan import plan_bundle
+    from he_runtime.planner import plan_bundle
 
     try:
         plan = plan_bundle(Bundle.open(path))

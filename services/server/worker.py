@@ -24,7 +24,8 @@ from he_runtime.engines.numba_engine import NumbaCiphertext, NumbaEngine
 from he_runtime.errors import HERuntimeError, WireError
 from he_runtime.execution import CancelledError, run
 from he_runtime.parameters import make_parameters
-from he_runtime.plan import Plan, plan_bundle, plan_weights
+from he_runtime.plan import Plan
+from he_runtime.planner import plan_bundle, plan_weights
 from he_runtime.rehearsal import rehearse
 from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import read_input_ciphertext, write_result_ciphertext

@@ -10,7 +10,7 @@ from he_runtime.lowering.hadamard import HadamardLowering, levels_needed_with_ha
 from he_runtime.lowering.rows import RowLayout
 from he_runtime.network import network_of
 from he_runtime.parameters import make_parameters
-from he_runtime.plan import plan_weights
+from he_runtime.planner import plan_weights
 from tests.he_runtime.test_lowering import simulate
 from tests.random_models import random_text, random_weights
 

@@ -11,7 +11,8 @@ from he_runtime.lowering.token_shifts import TokenShiftLowering, levels_needed
 from he_runtime.lowering.wide_values import levels_needed_with_wide_values
 from he_runtime.network import network_of
 from he_runtime.parameters import Parameters, make_parameters
-from he_runtime.plan import Plan, plan_weights
+from he_runtime.plan import Plan
+from he_runtime.planner import plan_weights
 from tests.random_models import random_text, random_weights
 
 
@@ -107,7 +108,7 @@ def test_the_planner_takes_the_cheapest_and_tries_wide_values_only_for_a_smaller
     shallow = plan_weights(random_weights(2, 16, 2, 64), (4,), logit_range=50.0, model_digest="test")
     for plan in (deep, shallow):
         prices = {(a.name, a.baby_steps): a.price for a in plan.alternatives if a.milliseconds}
-        assert (plan.lowering, plan.baby_steps) == min(prices, key=prices.get)
+        assert (plan.lowering, plan.chosen.baby_steps) == min(prices, key=prices.get)
         assert (("wide values", None) in prices) == (plan is deep)
         assert {("hadamard sums", 4), ("hadamard sums", 8)} <= prices.keys()
     rings = {alternative.name: alternative.ring_degree for alternative in deep.alternatives}
@@ -119,14 +120,14 @@ def test_a_plan_whose_keys_are_too_large_is_not_taken_while_there_is_another(mon
     free = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
     sizes = {(a.name, a.baby_steps): a.key_bytes for a in free.alternatives if a.milliseconds}
     assert not any(alternative.hoisted_steps for alternative in free.alternatives)
-    for most in (sizes[free.lowering, free.baby_steps] - 1, 1):  # nothing is as small as 1: then the fewest
+    for most in (sizes[free.lowering, free.chosen.baby_steps] - 1, 1):  # nothing is as small as 1: then the fewest
         monkeypatch.setattr("he_runtime.plan.MOST_KEY_BYTES", most)
         bound = plan_weights(weights, (4,), logit_range=50.0, model_digest="test")
         sizes = {(a.name, a.baby_steps): a.key_bytes for a in bound.alternatives if a.milliseconds}
         assert any(alternative.hoisted_steps for alternative in bound.alternatives)
         prices = {(a.name, a.baby_steps): a.price for a in bound.alternatives if a.milliseconds and a.key_bytes <= most}
         wanted = min(prices, key=prices.get) if prices else min(sizes, key=sizes.get)
-        assert (bound.lowering, bound.baby_steps) == wanted
+        assert (bound.lowering, bound.chosen.baby_steps) == wanted
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_any_number_of_baby_and_hoisted_steps_makes_the_same_answer(
     plan = plan_weights(
         weights, (8,), logit_range=50.0, model_digest="test", parameters=parameters, lowering="hadamard sums"
     )
-    assert plan.baby_steps == baby_steps
+    assert plan.chosen.baby_steps == baby_steps
     giants = {o.giant_step for o in plan.programs[8].operations if o.kind == "linear_transforms"}
     assert baby_rounds * baby_steps in giants
     np.testing.assert_allclose(simulate(plan, 8, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)

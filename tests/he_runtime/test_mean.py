@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from he_runtime import plain_model
+from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import PlanError
 from he_runtime.folding import PASSES, fold
 from he_runtime.network import evaluate, network_of
 from he_runtime.parameters import make_parameters
-from he_runtime.plan import LOWERINGS, ClientPlan, Plan, plan_weights
+from he_runtime.plan import Plan
+from he_runtime.planner import LOWERINGS, plan_weights
 from tests.he_runtime.test_lowering import answer_slots, simulate
 from tests.random_models import random_text, random_weights
 

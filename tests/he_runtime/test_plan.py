@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
+from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import ParameterError, PlanError, RangeError
 from he_runtime.parameters import LARGEST_RESULT
-from he_runtime.plan import ClientPlan, plan_weights
+from he_runtime.planner import plan_weights
 from tests.he_runtime.test_lowering import tiny_plan
 from tests.random_models import random_text, random_weights
 

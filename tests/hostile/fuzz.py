@@ -29,10 +29,10 @@ with atheris.instrument_imports(include=["he_runtime.wire"]):
 import he_runtime.wire.bits  # noqa: F401  (compiled by numba, which cannot compile instrumented code)
 
 with atheris.instrument_imports(
-    include=["he_runtime.wire", "he_runtime.plan", "he_runtime.parameters", "services.server"]
+    include=["he_runtime.wire", "he_runtime.client_plan", "he_runtime.parameters", "services.server"]
 ):
+    from he_runtime.client_plan import ClientPlan
     from he_runtime.errors import ParameterError, WireError
-    from he_runtime.plan import ClientPlan
     from he_runtime.wire.evaluation_keys import write_evaluation_key
     from services.server.identity import Authenticator, TokenFile
     from services.server.key_store import KeyStore

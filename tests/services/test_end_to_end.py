@@ -190,7 +190,10 @@ def test_hostile_uploads_are_refused_and_an_interrupted_one_resumes(client: Clie
 
 @pytest.mark.parametrize(
     ("module", "forbidden"),
-    [("services.client", ("torch", "transformers")), ("services.server.front", ("torch", "tenseal", "numpy", "numba"))],
+    [
+        ("services.client", ("torch", "transformers", "he_runtime.planner", "he_runtime.folding")),
+        ("services.server.front", ("torch", "tenseal", "numpy", "numba")),
+    ],
 )
 def test_imports_are_isolated(module: str, forbidden: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print([name for name in {forbidden!r} if name in sys.modules])"

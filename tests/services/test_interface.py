@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from he_runtime.explain import explain, render
-from he_runtime.plan import plan_weights
+from he_runtime.planner import plan_weights
 from services._pb.generate import NAMES, generate
 from services.addresses import is_loopback
 from services.certificates import make_certificates
