@@ -4,10 +4,8 @@ The operator's passages lie in the clear at the operator; the query never does. 
 matrix is the passages: its scores come back encrypted, and the server knows neither them nor the vector they are made of.
 """
 
-import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from he_runtime.bundle import CLIENT_FILES, Bundle
 from he_runtime.errors import RangeError
 from services.plain_answers import PlainAnswers
 from services.truncation import truncating_tokenizer
+from thex.bundle_directory import expect_replaceable, written_bundle
 
 Progress = Callable[[int, int], None]
 
@@ -55,17 +54,12 @@ def write_search_bundle(
     """Write a bundle that searches them. vectors: float32 [passages, features], of unit length.
 
     buckets: which of the encoder's a query may have, None for all; a server plans, and a client makes keys, for these alone.
-    Replaces a bundle of the same path. ValueError for a bundle that does not embed, for no passages, or a bucket it has not.
+    Replaces a bundle of the same path. ValueError for no passages, and as `expect_indexable`.
     """
-    _expect_embeddings(bundle)
+    expect_indexable(bundle, directory, buckets)
     config = bundle.config
     if not len(vectors):
         raise ValueError("no passages: a search needs at least one")
-    unknown = sorted(set(buckets or ()) - set(config.buckets))
-    if unknown:
-        raise ValueError(
-            f"{bundle.directory} has no bucket {unknown[0]}: its buckets are {', '.join(map(str, config.buckets))}"
-        )
     document: dict[str, Any] = json.loads((bundle.directory / "config.json").read_bytes())
     document["name"] = f"{config.name}-search"
     document["task"] = {"name": "search", "kind": "search", "labels": [], "pair": False, "passages": len(vectors)}
@@ -73,30 +67,25 @@ def write_search_bundle(
     document["ranges"]["logits"] = config.ranges.logits * float(np.sqrt(config.architecture.hidden))
     document["accuracy"] = {}
     document["buckets"] = sorted(set(buckets or config.buckets))
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
-        target = Path(temporary) / "bundle"
-        target.mkdir()
+    with written_bundle(directory) as target:
         (target / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         for name in CLIENT_FILES:
             if name != "config.json":
                 shutil.copyfile(bundle.directory / name, target / name)
         tensors = load_file(bundle.directory / "server.safetensors")
         save_file({**tensors, "passages": np.ascontiguousarray(vectors, np.float32)}, target / "server.safetensors")
-        files = {
-            path.name: {
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-                "bytes": path.stat().st_size,
-                "half": "server" if path.name == "server.safetensors" else "both",
-            }
-            for path in sorted(target.iterdir())
-        }
-        manifest = {"format": "thex-bundle-manifest", "format_version": 1, "files": files}
-        (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if directory.exists():
-            Bundle.open(directory)  # nothing but a bundle is replaced
-            shutil.rmtree(directory)
-        target.rename(directory)
+
+
+def expect_indexable(bundle: Bundle, directory: Path, buckets: Sequence[int] | None = None) -> None:
+    """ValueError for a bundle that does not embed, a bucket it has not, or a directory that no search bundle may take."""
+    _expect_embeddings(bundle)
+    unknown = sorted(set(buckets or ()) - set(bundle.config.buckets))
+    if unknown:
+        known = ", ".join(map(str, bundle.config.buckets))
+        raise ValueError(f"{bundle.directory} has no bucket {unknown[0]}: its buckets are {known}")
+    if directory.resolve() == bundle.directory.resolve():
+        raise ValueError(f"{directory} is the encoder itself, which the search would replace; choose another place")
+    expect_replaceable(directory)
 
 
 def _expect_embeddings(bundle: Bundle) -> None:

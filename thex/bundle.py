@@ -1,14 +1,9 @@
-"""Writing a bundle: the directory in which a trained model leaves for the encrypted runtime (format version 1).
-
-Written to a temporary directory and renamed, so that a bundle is whole or absent.
-"""
+"""Writing a bundle: the directory in which a trained model leaves for the encrypted runtime (format version 1)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +14,12 @@ from torch import nn
 from approx.activation import QuadraticActivation
 from approx.norm import CentredAffineNorm
 from approx.softmax import LinearSoftmax, QuadraticSoftmax
+from thex.bundle_directory import FORMAT_VERSION, written_bundle
 from thex.encoder import Encoder, Layer
 from thex.model_card import model_card
 from thex.tasks import Task
 
-FORMAT_VERSION = 1
 ENCRYPTED_SOFTMAX = ("quadratic", "quadratic_centred", "linear")
-HALVES = {
-    "config.json": "both",
-    "client.safetensors": "client",
-    "tokenizer.json": "client",
-    "server.safetensors": "server",
-    "README.md": "both",
-}
 
 
 def write_bundle(
@@ -45,9 +33,9 @@ def write_bundle(
     provenance: dict[str, Any],
     tokenizer: Path,
 ) -> None:
-    """Write all files and their digests. Replaces a bundle of the same path.
+    """Write all files and their digests. Replaces a bundle of the same path, and nothing else.
 
-    Raises ValueError when the model has a part that the encrypted runtime does not evaluate.
+    Raises ValueError when the model has a part that the encrypted runtime does not evaluate, or what is there is no bundle.
     """
     refusal = exportable(model, task)
     if refusal is not None:
@@ -75,28 +63,12 @@ def write_bundle(
         "accuracy": accuracy,
         "provenance": provenance,
     }
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
-        target = Path(temporary) / "bundle"
-        target.mkdir()
+    with written_bundle(directory) as target:
         (target / "config.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         save_file(_client_tensors(model), target / "client.safetensors")
         save_file(_server_tensors(model), target / "server.safetensors")
         shutil.copyfile(tokenizer, target / "tokenizer.json")
         (target / "README.md").write_text(model_card(document), encoding="utf-8")
-        files = {
-            name: {
-                "sha256": hashlib.sha256((target / name).read_bytes()).hexdigest(),
-                "bytes": (target / name).stat().st_size,
-                "half": half,
-            }
-            for name, half in HALVES.items()
-        }
-        manifest = {"format": "thex-bundle-manifest", "format_version": FORMAT_VERSION, "files": files}
-        (target / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        if directory.exists():
-            shutil.rmtree(directory)
-        target.rename(directory)
 
 
 def exportable(model: Encoder, task: Task) -> str | None:

@@ -22,6 +22,7 @@ FIT_ROWS = 6_000
 HOSTILE_TEXTS = 1_024
 HELD = 4.0
 """A hostile input whose outputs go further than this times those of sentences diverges, and has no part in the ranges."""
+LARGEST = torch.finfo(torch.float32).max
 
 LAYER_POINTS = (
     *("query", "key", "value", "score", "attention", "context"),
@@ -149,7 +150,8 @@ def compare_with_ranges(model: Encoder, data: Encoded, ranges: dict[str, Any]) -
     """How the replaced model's values on data compare with the calibrated ranges.
 
     texts: how many texts; outside: how many have a value beyond its range, or one that is not finite, at any point of
-    the bundle's ranges; used: the largest share of its range that each point reaches, over layers (1 is its end).
+    the bundle's ranges; used: the largest share of its range that each point reaches, over layers (1 is its end;
+    what is no number, or infinite, counts as LARGEST).
     """
     seen = largest_by_text(model, data, REPLACED)
     outside = torch.zeros(len(data), dtype=torch.bool)
@@ -159,5 +161,6 @@ def compare_with_ranges(model: Encoder, data: Encoded, ranges: dict[str, Any]) -
     for point, layer, bound in bounds:
         values = seen[point, layer]
         outside |= ~(values <= bound)  # also what is not a number
-        used[point] = round(max(used.get(point, 0.0), float(values.max()) / bound), 3)
+        share = float(torch.nan_to_num(values, nan=LARGEST).max()) / bound
+        used[point] = round(max(used.get(point, 0.0), share), 3)
     return {"texts": len(data), "outside": int(outside.sum()), "used": used}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from thex.atomic import replaced
 from thex.config import NOTHING_REPLACED, EncoderConfig, Pooling, Replacements
 from thex.encoder import Encoder
 
@@ -85,6 +87,12 @@ def locate(source: str | Path) -> Path:
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:
         raise UnsupportedCheckpointError(f"{source}: neither a directory nor a hub id within reach") from error
+
+
+def weights_digest(source: str | Path) -> str:
+    """Of a checkpoint's weights, whatever they are called."""
+    with (locate(source) / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
@@ -227,6 +235,5 @@ def save_checkpoint(encoder: Encoder, directory: Path, tokenizer: Path) -> None:
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(tokenizer, directory / "tokenizer.json")
-    partial = directory / "model.safetensors.part"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.rename(directory / "model.safetensors")
+    with replaced(directory / "model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from thex.bundle import exportable, write_bundle
+from thex.bundle_directory import manifest_digest
 from thex.calibration import HELD, HOSTILE_TEXTS, OverflowedError, compare_with_ranges, measure_ranges
 from thex.data import Encoded, load_tokenizer
 from thex.encoder import EXACT, REPLACED, Encoder
@@ -28,7 +29,7 @@ def calibrate_and_export(
     directory = run.directory / recipe.name / "calibrate"
     target = bundle if bundle is not None else directory.parent / "bundle"
     kept = kept_metrics(directory / "metrics.json", identity)
-    if kept is not None and (not kept["exported"] or target.exists()):
+    if kept is not None and (not kept["exported"] or kept.get("manifest") == manifest_digest(target)):
         return kept
     run.may_run(f"{recipe.name}/calibrate")
     started = time.monotonic()
@@ -92,7 +93,7 @@ def _export(run: Run, model: Encoder, row: dict[str, Any], target: Path, odd: di
         provenance(json.loads(run.config.model_dump_json()), run.device),
         run.start.tokenizer,
     )
-    return {**found, "exported": True}
+    return {**found, "exported": True, "manifest": manifest_digest(target)}
 
 
 @torch.no_grad()

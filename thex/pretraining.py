@@ -16,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from thex.atomic import replaced
 from thex.checkpoints import load_checkpoint, locate, save_checkpoint
 from thex.config import NOTHING_REPLACED, EncoderConfig, Facts
 from thex.corpus import unlabelled
@@ -253,9 +254,10 @@ def _keep(path: Path, step: int, model: nn.Module, optimiser: torch.optim.AdamW)
     for name, parameter in model.named_parameters():
         for key, value in optimiser.state[parameter].items():
             tensors[f"{key}.{name}"] = value.detach().cpu()
-    partial = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"step": str(step)})
-    partial.replace(path)
+    with replaced(path) as partial:
+        save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"step": str(step)}
+        )
 
 
 def _resume(path: Path, model: nn.Module, optimiser: torch.optim.AdamW) -> int:

@@ -51,6 +51,10 @@ class Stage(Facts):
         return self.label > 0 or self.teacher > 0
 
 
+TAKEN = frozenset({"calibrate", "bundle"})
+"""Names of what stands beside stages in a run's directory."""
+
+
 class Recipe(Facts):
     """The whole workflow of one kind of model. finetune makes the exact student that every other stage is compared with.
 
@@ -83,9 +87,12 @@ class Recipe(Facts):
     def _consistent(self) -> Recipe:
         if not self.buckets or list(self.buckets) != sorted(set(self.buckets)) or self.buckets[-1] > self.positions:
             raise ValueError(f"buckets must rise and end at or below positions ({self.positions}), got {self.buckets}")
-        names = [stage.name for stage in self.stages]
+        names = [self.finetune.name, *(stage.name for stage in self.stages)]
         if len(set(names)) != len(names):
             raise ValueError(f"stages of a recipe have different names, got {', '.join(names)}")
+        taken = sorted(TAKEN.intersection(names))
+        if taken:
+            raise ValueError(f"no stage can be called {taken[0]!r}: what every recipe ends with is")
         return self
 
     def without(self, skipped: tuple[str, ...]) -> Recipe:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from thex.atomic import replaced, write_text
 from thex.calibration import largest_by_text
 from thex.config import Facts
 from thex.data import Encoded
@@ -72,23 +73,20 @@ def identity_of(facts: dict[str, Any]) -> str:
 
 def kept_metrics(path: Path, identity: str) -> dict[str, Any] | None:
     """The metrics at path, if they are of that identity."""
-    if not path.exists():
+    try:
+        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
-    row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return row if row["identity"] == identity else None
+    return row if row.get("identity") == identity else None
 
 
 def keep(directory: Path, model: Encoder, row: dict[str, Any]) -> None:
     """Weights first, metrics last: a stage with metrics is whole."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "metrics.json").unlink(missing_ok=True)
-    save_file(
-        {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()},
-        directory / "model.safetensors",
-    )
-    partial = directory / "metrics.part"
-    partial.write_text(json.dumps(row, indent=2) + "\n", encoding="utf-8")
-    partial.replace(directory / "metrics.json")
+    with replaced(directory / "model.safetensors") as partial:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, partial)
+    write_text(directory / "metrics.json", json.dumps(row, indent=2) + "\n")
 
 
 def measured(run: Run, model: Encoder, after: Ratios, exact_dev: torch.Tensor | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from thex.checkpoints import PACKAGED_TEACHER, load_checkpoint, locate
+from thex.checkpoints import PACKAGED_TEACHER, load_checkpoint, locate, weights_digest
 from thex.config import NOTHING_REPLACED, EncoderConfig, Pooling
 from thex.data import Encoded
 from thex.encoder import Encoder
@@ -72,8 +71,7 @@ def starting_point(
             nn.init.normal_(student.classifier.weight, std=0.02)
             nn.init.zeros_(student.classifier.bias)
         directory = locate(encoder)
-        digest = hashlib.sha256((directory / "model.safetensors").read_bytes()).hexdigest()[:16]
-        return Start(encoder_name(encoder), digest, directory / "tokenizer.json", student, None)
+        return Start(encoder_name(encoder), weights_digest(encoder), directory / "tokenizer.json", student, None)
     if task.kind == "embedding":
         raise ValueError(f"{encoder} is no sentence encoder yet: give a checkpoint, e.g. {PACKAGED_TEACHER}")
     checkpoint = (teacher or TeacherConfig()).checkpoint

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from thex.atomic import write_text
 from thex.data import Encoded, pad
 from thex.encoder import Encoder, Layer
 from thex.precision import mixed
@@ -86,9 +87,7 @@ class TeacherStates:
             progress("teacher states", number + 1, len(starts))
             if (number + 1) % KEPT_EVERY == 0 or number + 1 == len(starts):
                 self.states.flush()
-                partial = self._mark.with_suffix(".part")
-                partial.write_text(json.dumps({"identity": self._identity, "batches": number + 1}))
-                partial.replace(self._mark)
+                write_text(self._mark, json.dumps({"identity": self._identity, "batches": number + 1}))
 
     def inputs(self, indices: Sequence[int], length: int, device: torch.device) -> torch.Tensor:
         """States float32 [len(indices), length, hidden], zero at padding."""

@@ -6,12 +6,14 @@ import hashlib
 import json
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from thex.checkpoints import load_checkpoint
+from thex.atomic import alone, replaced, write_text
+from thex.checkpoints import load_checkpoint, weights_digest
 from thex.config import Facts, Pooling
 from thex.data import Encoded, length_weighted_subset
 from thex.distillation import label_loss
@@ -24,7 +26,7 @@ from thex.progress import Progress
 from thex.tasks import Task
 
 LENGTH_CAP = 16  # see length_weighted_subset
-LOGITS, WEIGHTS = "logits.safetensors", "model.safetensors"
+LOGITS, WEIGHTS, METRICS = "logits.safetensors", "model.safetensors", "metrics.json"
 
 
 class TeacherConfig(Facts):
@@ -42,7 +44,7 @@ class TeacherConfig(Facts):
 
 @dataclass(frozen=True)
 class Teaching:
-    """A teacher of one task: what it learns from and is measured by, and the directory that keeps it.
+    """A teacher of one task: what it learns from and is measured by, and the directory that keeps teachers of this task.
 
     One teacher serves all seeds and shapes of students.
     """
@@ -51,17 +53,33 @@ class Teaching:
     task: Task
     train: Encoded
     dev: Encoded
-    directory: Path
+    teachers: Path
     progress: Progress
     device: torch.device
+
+    @cached_property
+    def identity(self) -> str:
+        """Of all that leads to it: configuration, checkpoint, and what it learns from."""
+        facts = {
+            **self.config.model_dump(exclude={"checkpoint"}),
+            "weights": weights_digest(self.config.checkpoint),
+            "train": self.train.digest(),
+            "task": self.task.name,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def directory(self) -> Path:
+        """Its own."""
+        return self.teachers / self.identity
 
 
 def teacher_logits(teaching: Teaching) -> torch.Tensor:
     """Logits float32 [len(train), outputs] (of a token task [len(train), tokens, tags]) of the fine-tuned teacher.
 
-    Kept in the directory with metrics.json. ValueError when the directory holds a teacher of another configuration.
+    Kept in its directory with metrics.json.
     """
-    _fine_tuned(teaching)
+    _fine_tune(teaching)
     return load_file(teaching.directory / LOGITS)["train"]
 
 
@@ -69,15 +87,15 @@ def teacher_answers(teaching: Teaching, more: Encoded) -> torch.Tensor:
     """Logits float32 [len(more), outputs] of the same teacher on other texts, kept beside its own."""
     digest = hashlib.sha256(json.dumps(more.ids).encode()).hexdigest()[:16]
     path = teaching.directory / f"more-{digest}.safetensors"
-    if not path.exists():
-        _fine_tuned(teaching, weights=True)
-        teacher = _load(teaching)
-        teacher.load_state_dict(load_file(teaching.directory / WEIGHTS, device=str(teaching.device)))
-        with mixed(teaching.device):
-            found = predict(teacher, more, EXACT)
-        partial = path.with_suffix(".part")
-        save_file({"more": found}, partial)
-        partial.rename(path)
+    _fine_tune(teaching)
+    with alone(teaching.directory):
+        if not path.exists():
+            teacher = _load(teaching)
+            teacher.load_state_dict(load_file(teaching.directory / WEIGHTS, device=str(teaching.device)))
+            with mixed(teaching.device):
+                found = predict(teacher, more, EXACT)
+            with replaced(path) as partial:
+                save_file({"more": found}, partial)
     return load_file(path)["more"]
 
 
@@ -87,20 +105,17 @@ def _load(teaching: Teaching) -> Encoder:
     return teacher.to(teaching.device)
 
 
-def _fine_tuned(teaching: Teaching, *, weights: bool = False) -> None:
-    """See that the directory holds the teacher. weights: they too, which earlier versions did not keep.
+def _fine_tune(teaching: Teaching) -> None:
+    """See that the directory holds the teacher: metrics.json is written last."""
+    with alone(teaching.directory):
+        if not (teaching.directory / METRICS).exists():
+            _learn(teaching)
 
-    Token embeddings stay frozen: most of them do not occur in a task.
-    """
+
+def _learn(teaching: Teaching) -> None:
+    """Token embeddings stay frozen: most of them do not occur in a task."""
     config, task, train, dev = teaching.config, teaching.task, teaching.train, teaching.dev
     directory, device = teaching.directory, teaching.device
-    identity = f"{config.model_dump_json(exclude={'checkpoint'})} {Path(config.checkpoint).name} {len(train)}"
-    mark = directory / "metrics.json"
-    if mark.exists():
-        if json.loads(mark.read_text())["identity"] != identity:
-            raise ValueError(f"{directory} holds a teacher of another configuration; choose another work directory")
-        if not weights or (directory / WEIGHTS).exists():
-            return
     started = time.monotonic()
     torch.manual_seed(config.seed)
     teacher = _load(teaching)
@@ -120,15 +135,13 @@ def _fine_tuned(teaching: Teaching, *, weights: bool = False) -> None:
     teacher.eval()
     with mixed(device):
         on_train, on_dev = predict(teacher, train, EXACT), predict(teacher, dev, EXACT)
-    directory.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.cpu().contiguous() for name, tensor in teacher.state_dict().items()}, directory / WEIGHTS)
     save_file({"train": on_train, "dev": on_dev}, directory / LOGITS)
     report = {
-        "identity": identity,
         "task": task.name,
         "dev": score(task, on_dev.numpy(), dev.labels.numpy()),
         "texts": len(chosen),
         "epochs": epochs,
         "seconds": round(time.monotonic() - started, 1),
     }
-    mark.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_text(directory / METRICS, json.dumps(report, indent=2) + "\n")

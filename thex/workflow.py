@@ -2,8 +2,8 @@
 
 Under the work directory:
 
-    teachers/<task>/                                the larger encoder's logits
-    <encoder>/<task>/seed-<k>/finetune/             the exact student
+    teachers/<task>/<identity>/                     the larger encoder, and its answers
+    <encoder>/<task>/seed-<k>/finetune-<identity>/  the exact student, of all recipes that fine-tune alike
     <encoder>/<task>/seed-<k>/<recipe>/<stage>/     model.safetensors and metrics.json after each stage
     <encoder>/<task>/seed-<k>/<recipe>/calibrate/   weights as shipped, ranges, final metrics
     <encoder>/<task>/seed-<k>/<recipe>/bundle/      what an operator serves, if the runtime evaluates the replacements
@@ -23,7 +23,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from thex.atomic import alone
 from thex.augmentation import altered, joined
+from thex.bundle_directory import expect_replaceable
+from thex.checkpoints import locate, weights_digest
 from thex.data import Encoded, encode, length_weighted_subset, load_tokenizer
 from thex.encoder import EXACT, Encoder, Ratios
 from thex.evaluation import predict
@@ -56,6 +59,8 @@ def run_recipe(
     bundle: where the bundle goes instead of the run's own directory. only_finished: run nothing, NotFinishedError if something
     is missing. ValueError for data that is not a task's.
     """
+    if bundle is not None:
+        expect_replaceable(bundle)  # before hours of training, not after them
     run = replace(_prepare(config, data, work, progress), only_finished=only_finished)
     recipe = config.recipe
     subset = _subset(run)
@@ -75,7 +80,7 @@ def run_recipe(
         _stage(
             run,
             recipe.finetune,
-            "finetune",
+            f"finetune-{first}",
             first,
             exact,
             EXACT,
@@ -114,7 +119,7 @@ def run_identities(run: Run, data: Path, texts: int) -> list[str]:
         "dropout": recipe.dropout, "bounds": recipe.range_bounds.model_dump(), "hostile_batch": recipe.hostile_batch,
         **({"products": recipe.products} if recipe.products != "float32" else {}),
         **({"altered": recipe.altered_count(texts)} if recipe.altered else {}),
-        "teacher": teacher.model_dump() if teacher is not None else None,
+        "teacher": None if teacher is None else teacher.model_dump() | _weights_of(teacher),
     })  # fmt: skip
     found = [identity_of({"before": identity, "stage": _identified(recipe.finetune)})]
     identity = identity_of({"before": found[0], "replacements": recipe.replacements.model_dump()})
@@ -131,6 +136,12 @@ def _identified(stage: Stage) -> dict[str, Any]:
     return stage.model_dump(exclude=set() if stage.held else {"held"})
 
 
+def _weights_of(teacher: TeacherConfig) -> dict[str, str]:
+    """A directory may hold other weights tomorrow; a package's name, or a hub's, says which they are."""
+    directory = Path(teacher.checkpoint).is_dir()
+    return {"weights": weights_digest(teacher.checkpoint)} if directory else {}
+
+
 def identity_of_run(config: RunConfig, data: Path, work: Path) -> str:
     """Of the last step's metrics, without running any: what two machines' runs of the same have in common."""
     run = _prepare(config, data, work, silent)
@@ -144,16 +155,26 @@ def _subset(run: Run) -> Encoded:
 
 
 def _texts_and_teacher(run: Run, subset: Encoded) -> tuple[Encoded, torch.Tensor | None]:
-    """What is learned from: the subset, altered texts of it if the recipe wants them, and the teacher's logits of all."""
+    """What is learned from: the subset, altered texts of it if the recipe wants them, and the teacher's logits of all.
+
+    ValueError for a teacher with another vocabulary.
+    """
     config, recipe = _teacher_of(run), run.config.recipe
     if config is None:
         return subset, None
-    directory = run.work / "teachers" / run.task.name
-    teaching = Teaching(config, run.task, subset, run.dev, directory, run.progress, run.device)
+    tokenizer = load_tokenizer(run.start.tokenizer, recipe.positions)
+    theirs = load_tokenizer(locate(config.checkpoint) / "tokenizer.json", recipe.positions)
+    if tokenizer.get_vocab() != theirs.get_vocab():
+        raise ValueError(
+            f"the teacher {config.checkpoint} has another vocabulary than {run.config.encoder}, whose token ids would be other "
+            "words to it: give --teacher one of the same tokenizer, or '' for none"
+        )
+    teachers = run.work / "teachers" / run.task.name
+    teaching = Teaching(config, run.task, subset, run.dev, teachers, run.progress, run.device)
     logits = teacher_logits(teaching)
     if not recipe.altered or run.task.kind == "tokens":
         return subset, logits
-    mask = load_tokenizer(run.start.tokenizer, recipe.positions).token_to_id("[MASK]")
+    mask = tokenizer.token_to_id("[MASK]")
     if mask is None:
         raise ValueError(f"{run.start.tokenizer} has no [MASK], which altered texts need")
     more = altered(subset, recipe.altered_count(len(subset)), mask, recipe.positions, SUBSET_SEED)
@@ -225,20 +246,30 @@ def _stage(
 ) -> dict[str, Any]:
     """Load the stage's result if it is there and of this identity; else prepare, do its timed work, measure, and keep it."""
     directory = run.directory / place
-    kept = kept_metrics(directory / "metrics.json", identity)
+
+    def load_kept() -> dict[str, Any] | None:
+        kept = kept_metrics(directory / "metrics.json", identity)
+        if kept is not None:
+            model.load_state_dict(load_file(directory / "model.safetensors", device=str(run.device)))
+        return kept
+
+    kept = load_kept()
     if kept is not None:
-        model.load_state_dict(load_file(directory / "model.safetensors", device=str(run.device)))
         return kept
     run.may_run(place)
-    prepare()
-    started = time.monotonic()
-    work()
-    model.eval()
-    row = {
-        "identity": identity,
-        "step": stage.name,
-        **measured(run, model, after, exact_dev),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    keep(directory, model, row)
-    return row
+    with alone(directory):  # of two processes that need it, the second finds it made
+        kept = load_kept()
+        if kept is not None:
+            return kept
+        prepare()
+        started = time.monotonic()
+        work()
+        model.eval()
+        row = {
+            "identity": identity,
+            "step": stage.name,
+            **measured(run, model, after, exact_dev),
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        keep(directory, model, row)
+        return row

