@@ -9,18 +9,10 @@ from typing import Any
 import numpy as np
 
 from he_runtime.bundle import Bundle
+from services.answer_file import Progress, answer_file, finished
+from services.answering import Connect, Mode, answering, local_client, questions_of
 from services.client.result import nearest
-from services.evaluation import (
-    Connect,
-    Mode,
-    NothingToMeasureError,
-    Progress,
-    answering,
-    finished,
-    kept_answers,
-    local_client,
-    tokens_of,
-)
+from services.evaluation import NothingToMeasureError
 from services.plain_answers import PlainAnswers
 from thex.metrics import cosines
 from thex.tasks import Example
@@ -49,10 +41,9 @@ def evaluate_search(
         raise ValueError(f"{directory} is for {task.kind}: queries are asked of a bundle that `thex index` wrote")
     if not queries:
         raise ValueError("no queries: expected one a line")
-    examples = [Example(query, None, 0.0) for query in queries]
-    tokens = tokens_of(bundle, examples)
+    questions = dict(enumerate(questions_of(bundle, [Example(query, None, 0.0) for query in queries])))
     asking = partial(answering, mode, bundle, connect or local_client(threads))
-    done = finished(kept_answers(answers, bundle, mode), list(range(len(queries))), examples, tokens, asking, progress)
+    done = finished(answer_file(answers, bundle, mode), questions, asking, progress)
     model = PlainAnswers(bundle)
     ranked, same, errors, gaps, vectors = 0, 0, [], [], []
     given = [done[number] for number in range(len(queries)) if done[number].logits is not None]
@@ -61,7 +52,8 @@ def evaluate_search(
             f"none of {len(queries)} queries has an answer in range; there is nothing to measure"
         )
     for answer in given:
-        outputs, plain = np.array(answer.logits), model.outputs(*tokens[answer.index])
+        question = questions[answer.index]
+        outputs, plain = np.array(answer.logits), model.outputs(question.ids, question.types)
         found, wanted = (nearest(scores, task.passages, top + 1) for scores in (outputs, plain))
         numbers, wanted_numbers = ([match.number for match in of[:top]] for of in (found, wanted))
         ranked += numbers == wanted_numbers

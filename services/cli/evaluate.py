@@ -35,7 +35,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """The task's metric of a bundle, and its agreement with the plain replaced model."""
-    from services.evaluation import MODES
+    from services.answering import MODES
     from services.evaluation import evaluate as run
 
     chosen = next((known for known in MODES if known == mode), None)
@@ -51,7 +51,9 @@ def evaluate(
     if hostile:
         from services.hostile_evaluation import evaluate_hostile
 
-        report = evaluate_hostile(bundle, chosen, threads=threads, progress=show)
+        if limit is not None:
+            raise ValueError("--hostile asks all of its inputs: leave out --limit")
+        report = evaluate_hostile(bundle, chosen, answers=answers, threads=threads, progress=show)
     elif queries is not None:
         from services.search_evaluation import evaluate_search
 

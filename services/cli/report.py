@@ -46,7 +46,7 @@ def report(
 
     from benchmarks.machine import machine
     from services.report.rows import Collected, Wanted, collect
-    from services.report.write import write_report, write_results
+    from services.report.write import RUNNING, write_report, write_results
     from thex.progress import bars
     from thex.recipes import find_recipe
     from thex.teachers import TeacherConfig
@@ -71,7 +71,7 @@ def report(
     facts = {"command": shlex.join(["thex", *sys.argv[1:]]), "machine": machine()}
 
     def save(so_far: Collected) -> None:
-        write_results(so_far.rows, so_far.left_out, facts, out)
+        write_results(so_far.rows, so_far.left_out, facts, out, RUNNING)
 
     with bars() as progress:
         found = collect(wanted, progress, save)

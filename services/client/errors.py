@@ -11,6 +11,7 @@ ClientError
 ├── TextTooLongError           more tokens than the model's largest bucket
 ├── OutOfRangeError            the text, or the answer, is outside what the model was calibrated for: no label
 └── AnswerError                what came back is not an answer to what was asked
+    ├── NotBelievedError       it holds numbers where an honest answer has none: values wrapped around, or it was made up
     └── SelfTestError          the server computes wrongly with these keys: one was damaged, or is another's
 """
 
@@ -64,6 +65,10 @@ class OutOfRangeError(ClientError):
 
 class AnswerError(ClientError):
     """What came back is not an answer to what was asked."""
+
+
+class NotBelievedError(AnswerError):
+    """The answer holds numbers where an honest one has none."""
 
 
 class SelfTestError(AnswerError):

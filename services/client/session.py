@@ -17,7 +17,14 @@ from he_runtime.wire.answers import read_answer
 from he_runtime.wire.ciphertexts import SeededCiphertext, read_result_ciphertext, write_input_ciphertext
 from he_runtime.wire.message import Binding
 from services import self_test
-from services.client.errors import AnswerError, ClientError, OutOfRangeError, SelfTestError, TextTooLongError
+from services.client.errors import (
+    AnswerError,
+    ClientError,
+    NotBelievedError,
+    OutOfRangeError,
+    SelfTestError,
+    TextTooLongError,
+)
 from services.truncation import tokenizer_cutting_at
 
 SELF_TEST_TOLERANCE = 2.0**-7
@@ -103,7 +110,7 @@ class Session:
         return {name: self._encrypt(secret, slots, levels[name]) for name, slots in prepared.slots.items()}
 
     def decrypt(self, secret: SecretKey, bucket: int, answer: bytes) -> NDArray[np.float64]:
-        """Logits float64 [classes]. AnswerError for what is no answer, OutOfRangeError for what is a meaningless one."""
+        """Logits float64 [classes]. AnswerError for what is no answer (NotBelievedError: no honest one), OutOfRangeError."""
         try:
             scale, period = self.plan.output_scale, self.plan.answer_period
             if period is not None:
@@ -159,6 +166,6 @@ class Session:
 def _check_small(beside: NDArray[np.float64]) -> None:
     largest = float(np.abs(beside).max(initial=0.0))
     if not largest <= UNUSED_TOLERANCE:
-        raise AnswerError(
+        raise NotBelievedError(
             f"the answer holds {largest:.2g} beside its outputs, where an honest one holds zero: it is not believed"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,13 @@ import numpy as np
 from he_runtime.bundle import Bundle
 from he_runtime.explain import explain
 from he_runtime.planner import plan_bundle
-from services.evaluation import MODES, NothingToMeasureError, answered, evaluate
+from services.answering import MODES
+from services.evaluation import NothingToMeasureError, answered, evaluate
 from thex.metrics import score
 from thex.progress import Progress
 from thex.recipes import Recipe
 from thex.runs import NotFinishedError, RunConfig
+from thex.starting import encoder_name
 from thex.tasks import Task, read_split, task_of
 from thex.teachers import TeacherConfig
 from thex.workflow import identity_of_run, run_recipe
@@ -64,7 +67,11 @@ class Collected:
 
 
 def collect(wanted: Wanted, progress: Progress, save: Callable[[Collected], None]) -> Collected:
-    """All rows; runs what is missing. save is called with what is there after every run."""
+    """All rows; runs what is missing. save is called with what is there after every run.
+
+    ValueError for a task without data, and for runs that would have the same name, before anything is run.
+    """
+    _check(wanted)
     collected, elsewhere = Collected(), _read_added(wanted.added)
     for task, encoder, seed, recipe in wanted.runs():
         config = RunConfig(encoder=encoder, recipe=recipe, seed=seed, teacher=wanted.teacher, device=wanted.device)
@@ -77,12 +84,27 @@ def collect(wanted: Wanted, progress: Progress, save: Callable[[Collected], None
     return collected
 
 
+def _check(wanted: Wanted) -> None:
+    for task in wanted.tasks:
+        read_split(task_of(wanted.data / task), wanted.data / task, "dev")
+    names = Counter(
+        f"{task}, {encoder_name(encoder)}, {recipe.name}, seed {seed}" for task, encoder, seed, recipe in wanted.runs()
+    )
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"two runs would be called {twice[0]!r}: "
+            "give encoders' directories and recipes names of their own, and each seed once"
+        )
+
+
 def _read_added(files: tuple[Path, ...]) -> dict[str, list[Row]]:
     """Rows by the identity of the run they are of; ValueError for a file that is not a report's."""
     runs: dict[str, list[Row]] = {}
     for file in files:
         try:
-            rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+            document = json.loads(file.read_text(encoding="utf-8"))
+            rows = [{"machine": document["machine"].get("processor"), **row} for row in document["rows"]]
             key = operator.itemgetter("task", "encoder", "recipe", "seed")
             for _, of_run in itertools.groupby(rows, key):
                 found = list(of_run)
@@ -118,7 +140,6 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, coll
             "step": step,
             "metric": main,
             "value": value,
-            "drop": round(exact - value, 3),
             "count": count,
             **more,
         }
@@ -132,8 +153,10 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, coll
                 name: stage.get(name)
                 for name in ("identity", "ranges", "dev_ranges", "hostile_ranges", "not_exported_because")
             }
-        rows.append(row(step, float(stage["metrics"][main]), stage["count"], **extra))
-    rows[0]["majority"] = majority(task, data)
+        value = float(stage["metrics"][main])
+        rows.append(row(step, value, stage["count"], drop=round(exact - value, 3), **extra))
+    if task.kind != "embedding":
+        rows[0]["majority"] = majority(task, data)
     if stages[-1]["exported"]:
         bundle = wanted.work / stages[0]["encoder"] / task.name / f"seed-{config.seed}" / config.recipe.name / "bundle"
         rows[-1] |= _cost(bundle)
@@ -157,7 +180,6 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, coll
                     threads=wanted.threads,
                     progress=lambda done, total, mode=mode: progress(f"{task.name} {mode}", done, total),  # type: ignore[misc]
                 )
-                same = evaluate(bundle, data, "plain", limit=limit, answers=wanted.work / "answers")
             except NothingToMeasureError as error:
                 collected.left_out.append(f"{_name(task.name, config)}, {mode}: {error}")
                 continue
@@ -166,7 +188,7 @@ def _run(wanted: Wanted, config: RunConfig, data: Path, progress: Progress, coll
                     "simulated" if mode == "simulate" else mode,
                     found["value"],
                     found["count"],
-                    plain_on_the_same=same["value"],
+                    plain_on_the_same=found["plain_value"],
                     agreement_plain=found["agree"],
                     max_logit_error=found["max_logit_error"],
                     out_of_range=found["out_of_range"],

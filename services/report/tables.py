@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -49,12 +50,19 @@ def by_step(rows: Sequence[Row]) -> list[list[str]]:
         cells = []
         for step in shown:
             found = of(rows, group, step)
-            whole = not found or found[0]["count"] == first[0]["count"]
-            cells.append(spread([row["value"] for row in found]) + ("" if whole else f" (of {found[0]['count']})"))
+            cells.append(spread([row["value"] for row in found]) + _sample(found, first[0]["count"]))
         encoder, task, recipe = group
         drop = spread([row["drop"] for row in last])
         table.append([encoder, task, recipe, first[0]["metric"], str(len(first)), *cells, drop])
     return table
+
+
+def _sample(found: Sequence[Row], whole: int) -> str:
+    """What share of the dev file's examples a step was measured on, where it is not all of them."""
+    counts = sorted({row["count"] for row in found})
+    if counts in ([], [whole]):
+        return ""
+    return f" (of {counts[0]})" if len(counts) == 1 else f" (of {counts[0]} to {counts[-1]})"
 
 
 def mean_drops(rows: Sequence[Row]) -> list[list[str]]:
@@ -68,7 +76,8 @@ def mean_drops(rows: Sequence[Row]) -> list[list[str]]:
                 continue
             drops[group[1]] = statistics.fmean(row["drop"] for row in last)
             exact = of(rows, group, "exact")
-            if statistics.fmean(row["value"] for row in exact) <= exact[0]["majority"] + BEYOND_MAJORITY:
+            proves_from = exact[0].get("majority", -math.inf) + BEYOND_MAJORITY
+            if statistics.fmean(row["value"] for row in exact) <= proves_from:
                 empty.append(group[1])
         if drops:
             worst = max(drops, key=drops.__getitem__)
@@ -101,10 +110,16 @@ def agreements(rows: Sequence[Row]) -> list[list[str]]:
             error = f"{max(row['max_logit_error'] for row in found):.1e}" if found else ""
             table.append([
                 *group, exact, step, str(sum(row["count"] for row in found)) if found else "",
-                spread([row["agreement_plain"] for row in found]), error,
+                _pooled(found, "agreement_plain"), error,
                 str(sum(row["out_of_range"] for row in found)) if found else "",
             ])  # fmt: skip
     return table
+
+
+def _pooled(found: Sequence[Row], name: str) -> str:
+    """The share over all seeds' examples together."""
+    count = sum(row["count"] for row in found)
+    return f"{sum(row['count'] * row[name] for row in found) / count:.2f}" if count else ""
 
 
 def ranges(rows: Sequence[Row]) -> list[list[str]]:
@@ -134,18 +149,18 @@ def costs(rows: Sequence[Row]) -> list[list[str]]:
         ]
     ]
     for group in groups(rows):
-        for row in of(rows, group, "calibrate")[:1]:
-            if "depth" in row:
-                times = ", ".join(
-                    f"{bucket}: {ms / 1000:.1f}" for bucket, ms in row["estimated_milliseconds_one_thread"].items()
-                )
-                numbers = (row["depth"], row["levels"], row["ring_degree"], round(row["key_bytes"] / 1e6))
-                table.append([*group, *map(str, numbers), times, ""])
-            else:
-                table.append(
-                    [*group, "", "", "", "", "", row.get("not_exported_because") or "some operations stay exact"]
-                )
+        # Seeds differ in weights alone, so that most have one line; what one of them alone cannot do is not hidden.
+        lines = dict.fromkeys(_cost(row) for row in of(rows, group, "calibrate"))
+        table += [[*group, *line] for line in lines]
     return table
+
+
+def _cost(row: Row) -> tuple[str, ...]:
+    if "depth" not in row:
+        return ("", "", "", "", "", row.get("not_exported_because") or "some operations stay exact")
+    times = ", ".join(f"{bucket}: {ms / 1000:.1f}" for bucket, ms in row["estimated_milliseconds_one_thread"].items())
+    numbers = (row["depth"], row["levels"], row["ring_degree"], round(row["key_bytes"] / 1e6))
+    return (*map(str, numbers), times, "")
 
 
 SECTIONS = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from services.report.figures import draw
 from services.report.tables import EXPLANATIONS, SECTIONS
+from thex.atomic import write_text
 
 Row = dict[str, Any]
 STYLE = (
@@ -19,13 +20,16 @@ STYLE = (
 )
 
 
-def write_results(rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, Any], directory: Path) -> None:
-    """results.json, whole or as before. left_out: what is wanted and not there, a line each."""
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / "results.part"
+RESULTS, RUNNING = "results.json", "results.running.json"
+"""What a report is made of, and the same while runs are missing: what a finished one says is not lost to a stopped one."""
+
+
+def write_results(
+    rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, Any], directory: Path, name: str = RESULTS
+) -> None:
+    """The file, whole or as before. left_out: what is wanted and not there, a line each."""
     document = {**facts, "left_out": list(left_out), "rows": list(rows)}
-    partial.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    partial.replace(directory / "results.json")
+    write_text(directory / name, json.dumps(document, indent=1) + "\n")
 
 
 def write_report(rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, Any], directory: Path) -> list[Path]:
@@ -33,9 +37,10 @@ def write_report(rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, 
     if not rows:
         raise ValueError("there are no rows to report")
     write_results(rows, left_out, facts, directory)
+    (directory / RUNNING).unlink(missing_ok=True)
     figures = draw(rows, directory)
-    markdown, page = [f"# {_title(rows)}", "", _origin(facts)], [f"<h1>{html.escape(_title(rows))}</h1>"]
-    page.append(f"<p>{html.escape(_origin(facts))}</p>")
+    markdown, page = [f"# {_title(rows)}", "", _origin(rows, facts)], [f"<h1>{html.escape(_title(rows))}</h1>"]
+    page.append(f"<p>{html.escape(_origin(rows, facts))}</p>")
     for title, table_of in SECTIONS.items():
         table = table_of(rows)
         if len(table) == 1:
@@ -57,16 +62,18 @@ def write_report(rows: Sequence[Row], left_out: Sequence[str], facts: dict[str, 
         + "</html>\n",
         encoding="utf-8",
     )
-    return [directory / "results.json", directory / "report.md", directory / "report.html", *figures]
+    return [directory / RESULTS, directory / "report.md", directory / "report.html", *figures]
 
 
 def _title(rows: Sequence[Row]) -> str:
     return f"Every step measured: {', '.join(dict.fromkeys(row['task'] for row in rows))}"
 
 
-def _origin(facts: dict[str, Any]) -> str:
+def _origin(rows: Sequence[Row], facts: dict[str, Any]) -> str:
     machine = facts["machine"]
-    return f"Written by `{facts['command']}` on {machine['cores']} cores of {machine['processor']}."
+    written = f"Written by `{facts['command']}` on {machine['cores']} cores of {machine['processor']}."
+    others = sorted({str(row["machine"]) for row in rows if row.get("machine")} - {machine["processor"]})
+    return f"{written} Some rows were made on {', '.join(others)}." if others else written
 
 
 def _markdown(table: list[list[str]]) -> list[str]:

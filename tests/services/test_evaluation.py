@@ -2,22 +2,28 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from he_runtime.bundle import Bundle
+from services.answer_file import answer_file
+from services.answering import Mode
 from services.cli.main import app
 from services.client import Client
+from services.client.errors import NotBelievedError
+from services.client.session import Session
 from services.client.testing import FakeServer
-from services.evaluation import Mode, _chosen, answered, evaluate
+from services.evaluation import _chosen, answered, evaluate
 from services.hostile_evaluation import evaluate_hostile
 from services.report.rows import Wanted, collect, majority
-from services.report.tables import by_step, mean_drops
+from services.report.tables import agreements, by_step, costs, mean_drops
 from services.report.write import write_report, write_results
 from tests.bundles import write_small_bundle
 from tests.thex.test_bundle import QUICK, TEACHER, write_task
@@ -69,7 +75,7 @@ def test_a_stopped_evaluation_resumes_and_changed_data_is_asked_anew(tmp_path: P
     data.mkdir()
     rows = [f"{'good' if i % 2 else 'bad'} film {'the ' * (i % 3)}\t{i % 2}" for i in range(12)]
     (data / "dev.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
-    kept = tmp_path / "answers" / f"{Bundle.open(bundle).digest[:16]}-plain.jsonl"
+    kept = answer_file(tmp_path / "answers", Bundle.open(bundle), "plain")
 
     def stop(done: int, _total: int) -> None:
         if done == 3:
@@ -80,9 +86,10 @@ def test_a_stopped_evaluation_resumes_and_changed_data_is_asked_anew(tmp_path: P
     assert len(kept.read_text().splitlines()) == 3
     with kept.open("a") as file:
         file.write('{"index": 5, "te')  # a crash in the middle of a line
-        file.write("\n")
     whole = evaluate(bundle, data, "plain", answers=tmp_path / "answers")
     assert whole["count"] == 12
+    (again,) = {json.dumps(evaluate(bundle, data, "plain", answers=tmp_path / "answers", progress=stop)) for _ in "ab"}
+    assert json.loads(again) == whole  # nothing was asked once more
     assert len(kept.read_text().splitlines()) == 3 + 1 + 9
     fresh = evaluate(bundle, data, "plain", answers=tmp_path / "other")
     assert fresh["value"] == whole["value"]
@@ -132,14 +139,76 @@ def test_values_out_of_range_are_counted_and_not_scored(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["plain", "simulate", "encrypted"])
 def test_inputs_that_nobody_writes_are_answered_rightly_or_refused(tmp_path: Path, mode: Mode) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
-    found = evaluate_hostile(bundle, mode, connect=fake)
+    found = evaluate_hostile(bundle, mode, answers=tmp_path / "answers", connect=fake)
     assert (found["texts"], found["refused"], found["wrong"]) == (91, 0, 0)
     assert found["answered"] == 91
     assert found["max_logit_error"] < 1e-3
+    again = evaluate_hostile(bundle, mode, answers=tmp_path / "answers", connect=lambda _: pytest.fail("asked again"))
+    assert again == found
     if mode == "plain":
-        assert found["max_logit_error"] == 0
-        narrow = evaluate_hostile(write_small_bundle(tmp_path / "narrow", logit_range=1e-3), mode)
+        assert found["max_logit_error"] <= 1e-6  # kept with six digits
+        narrow = evaluate_hostile(
+            write_small_bundle(tmp_path / "narrow", logit_range=1e-3), mode, answers=tmp_path / "answers"
+        )
         assert (narrow["refused"], narrow["answered"]) == (91, 0)
+
+
+def test_an_answer_that_is_not_believed_is_refused_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an evaluation as on hostile inputs."""
+    data = write_pairs(tmp_path / "STS-B")
+    bundle = write_small_bundle(tmp_path / "bundle", regression_of_pairs=True)
+    asked = itertools.count()
+    honest = Session.decrypt
+
+    def decrypt(*arguments: Any) -> Any:
+        if next(asked) == 1:
+            raise NotBelievedError("the answer holds 3 beside its outputs")
+        return honest(*arguments)
+
+    monkeypatch.setattr(Session, "decrypt", decrypt)
+    found = evaluate(bundle, data, "encrypted", answers=tmp_path / "answers", connect=fake)
+    assert (found["count"], found["out_of_range"], found["agree"]) == (3, 1, 100)
+    assert found["plain_value"] == pytest.approx(found["value"], abs=0.1)
+
+
+def test_tables_say_what_unequal_samples_say(tmp_path: Path) -> None:
+    same = {"task": "T", "encoder": "e", "recipe": "r", "metric": "accuracy"}
+    rows = []
+    for seed, (count, agree) in enumerate(((872, 100.0), (2, 50.0))):
+        rows += [
+            {**same, "seed": seed, "step": "exact", "value": 80.0, "count": 872, "majority": 50.0},
+            {
+                **same, "seed": seed, "step": "calibrate", "value": 79.0, "drop": 1.0, "count": 872, "agreement_exact": 90.0,
+                "not_exported_because": "it overflows" if seed else None,
+            },
+            {
+                **same, "seed": seed, "step": "encrypted", "value": 80.0, "count": count, "agreement_plain": agree,
+                "max_logit_error": 1e-5, "out_of_range": 0,
+            },
+        ]  # fmt: skip
+    assert by_step(rows)[1][7].endswith("(of 2 to 872)")
+    assert agreements(rows)[1][5:7] == ["874", "99.89"]
+    assert [line[-1] for line in costs(rows)[1:]] == ["some operations stay exact", "it overflows"]
+
+
+def test_runs_that_would_share_a_name_are_refused(tmp_path: Path) -> None:
+    data = write_task(tmp_path / "SST-2").parent
+    wanted = Wanted(data, tmp_path / "work", ("SST-2",), ("1x64",), (QUICK,), (0, 1), None, 0, 0)
+    other = QUICK.model_copy(update={"dropout": 0.5})
+    for doubled in (
+        dataclasses.replace(wanted, seeds=(0, 0)),
+        dataclasses.replace(wanted, recipes=(QUICK, other)),
+        dataclasses.replace(wanted, encoders=("a/student", "b/student")),
+    ):
+        with pytest.raises(ValueError, match=r"two runs would be called 'SST-2, .*, quick, seed 0'"):
+            collect(doubled, lambda *_: pytest.fail("ran"), lambda _so_far: None)
+    with pytest.raises(ValueError, match=r"dev\.tsv is missing"):
+        collect(
+            dataclasses.replace(wanted, tasks=("SST-2", "RTE")), lambda *_: pytest.fail("ran"), lambda _so_far: None
+        )
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
@@ -164,9 +233,10 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert unchanged.rows == rows
     # Rows of another report: of the same runs by digest, or not at all.
     other_machine = tmp_path / "other" / "results.json"
-    write_results(rows, [], {"command": "", "machine": {}}, other_machine.parent)
+    write_results(rows, [], {"command": "", "machine": {"processor": "theirs"}}, other_machine.parent)
     elsewhere = dataclasses.replace(wanted, work=tmp_path / "nothing", added=(other_machine,), only_finished=True)
-    assert collect(elsewhere, lambda *_: None, lambda _so_far: None).rows == rows
+    added = collect(elsewhere, lambda *_: None, lambda _so_far: None).rows
+    assert added == [{"machine": "theirs", **row} for row in rows]
     for different in (
         dataclasses.replace(elsewhere, recipes=(other,)),
         dataclasses.replace(elsewhere, teacher=TEACHER),
@@ -184,6 +254,8 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert majority(find_task("SST-2"), data / "SST-2") == 50
     assert mean_drops(rows)[1][2] == "1"
     facts = {"command": "thex report", "machine": {"cores": 1, "processor": "<test>"}}
+    assert "Some rows were made on theirs." in _report(added, facts, tmp_path / "added")
+    assert "Some rows" not in _report(rows, facts, tmp_path / "out")
     files = write_report(rows, finished.left_out, facts, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (written["rows"], written["left_out"]) == (rows, [missing])
@@ -192,6 +264,11 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert "&lt;test&gt;" in page
     assert page.count("<img") == sum(path.suffix == ".png" for path in files) == 2
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files if path.suffix == ".png")
+
+
+def _report(rows: list[dict[str, Any]], facts: dict[str, Any], directory: Path) -> str:
+    write_report(rows, [], facts, directory)
+    return (directory / "report.md").read_text()
 
 
 def test_the_commands_print_one_object_or_one_line(tmp_path: Path) -> None:
@@ -203,6 +280,9 @@ def test_the_commands_print_one_object_or_one_line(tmp_path: Path) -> None:
     for wrong, message in (
         ([*arguments, "--mode", "guess"], "unknown mode 'guess': expected one of plain, simulate, encrypted"),
         (["evaluate", str(bundle), "--data", str(tmp_path)], "dev.tsv is missing"),
+        (["evaluate", str(bundle), "--hostile", "--limit", "3"], "--hostile asks all of its inputs"),
+        (["evaluate", str(tmp_path / "[/b] bundle")], "nothing to ask"),
+        (["evaluate", str(tmp_path / "[/b] bundle"), "--hostile"], "[/b] bundle is not a bundle"),
         (["report", "--data", str(tmp_path), "--out", str(tmp_path / "o"), "--recipes", "x"], "unknown recipe 'x'"),
         (["train", "--data", str(tmp_path / "STS"), "--out", str(tmp_path / "o")], "unknown task 'STS'"),
     ):
