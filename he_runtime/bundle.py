@@ -166,6 +166,11 @@ class ClientHalf:
         return cls(directory, _read_config(directory))
 
     @cached_property
+    def digest(self) -> str:
+        """Of the whole bundle, the server's half too, whose digests the manifest has."""
+        return _manifest_digest(self.directory)
+
+    @cached_property
     def _embeddings(self) -> dict[str, NDArray[np.float64]]:
         architecture = self.config.architecture
         hidden = architecture.hidden
@@ -223,8 +228,7 @@ class Bundle:
         """Read and verify every file; BundleError names the one that is missing or damaged."""
         directory = Path(directory)
         _verify(directory, (*CLIENT_FILES, "server.safetensors"))
-        digest = hashlib.sha256((directory / "manifest.json").read_bytes()).hexdigest()
-        return cls(directory, _read_config(directory), digest)
+        return cls(directory, _read_config(directory), _manifest_digest(directory))
 
     @property
     def client_half(self) -> ClientHalf:
@@ -321,6 +325,10 @@ def _verify(directory: Path, names: tuple[str, ...]) -> None:
         content = (directory / name).read_bytes()
         if (hashlib.sha256(content).hexdigest(), len(content)) != listed[name]:
             raise BundleError(f"{directory / name} differs from its digest in manifest.json; the bundle is damaged")
+
+
+def _manifest_digest(directory: Path) -> str:
+    return hashlib.sha256((directory / "manifest.json").read_bytes()).hexdigest()
 
 
 def _read_config(directory: Path) -> BundleConfig:

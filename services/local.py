@@ -71,7 +71,7 @@ def local_server(
                 ready = _ready(process)
                 if ready is None:
                     log.seek(0)
-                    raise RuntimeError(f"the server did not start: {log.read()[-500:]}")
+                    raise ChildProcessError(f"the server did not start: {log.read()[-500:]}")
                 reader = threading.Thread(target=_keep, args=(process, directory / "lines"), daemon=True)
                 reader.start()
                 target = f"127.0.0.1:{ready['port']}"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 SHIPPED_BUNDLE = "sst2-2x128"
 TRAINING_PACKAGES = ("torch", "transformers", "scipy", "sklearn", "matplotlib")
@@ -54,13 +55,13 @@ def one_line_errors(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             extra = "train" if (error.name or "").split(".")[0] in TRAINING_PACKAGES else "client,server"
             error_console.print(
-                f"[red]error:[/red] {error.name} is missing; install the extra that has it: 'thex\\[{extra}]'"
+                f"[red]error:[/red] {escape(str(error.name))} is missing; install the extra that has it: 'thex\\[{extra}]'"
             )
             raise typer.Exit(1) from None
         except Exception as error:
             if not isinstance(error, _expected()) or os.environ.get("THEX_DEBUG"):
                 raise
-            error_console.print(f"[red]error:[/red] {error}", soft_wrap=True)
+            error_console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
             raise typer.Exit(1) from None
 
     return wrapper

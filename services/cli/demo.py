@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -35,7 +36,10 @@ def demo(
     from services.local import local_server
 
     directory = bundle_or_shipped(bundle)
-    weights = Bundle.open(directory).weights()
+    opened = Bundle.open(directory)
+    if opened.config.task.kind != "classification" or opened.config.task.pair:
+        raise ValueError(f"{directory} is for {opened.config.task.name}: the demo classifies single texts")
+    weights = opened.weights()
     seconds: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
     with (
@@ -96,9 +100,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
         seconds = row["seconds"]
         probability = row["probabilities"][row["label"]]
         table.add_row(
-            row["text"],
-            f"{row['label']} {probability:.3f}",
-            row["plain_label"],
+            escape(row["text"]),
+            f"{escape(row['label'])} {probability:.3f}",
+            escape(row["plain_label"]),
             f"{row['logit_error']:.1e}",
             f"{seconds['encrypt']:.2f}",
             f"{seconds['server']:.1f}",

@@ -7,27 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from services.cli.client import (
-    DEFAULT_KEYS,
-    AuthorityOption,
-    CertificateOption,
-    InsecureOption,
-    KeysOption,
-    PassphraseOption,
-    PrivateKeyOption,
-    ServerOption,
-    TokenOption,
-    TruncateOption,
-)
+from services.cli.client import TruncateOption
 from services.cli.common import JsonOption, console, error_console, lines_of, one_line_errors, print_json
+from services.cli.connection import Server, asks_server
 
 if TYPE_CHECKING:
-    from services.client import Client
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from services.client import Client, EmbeddingCache, Match
+    from services.client.result import Embedding
 
 CACHE_NAME = "embeddings.sqlite"
+CacheOption = Annotated[
+    Path | None, typer.Option(help="Vectors of texts embedded before, each once; beside the keys by default.")
+]
 
 
 @contextlib.contextmanager
@@ -50,64 +48,106 @@ def _prepare(client: "Client", bar: Progress) -> None:
     bar.remove_task(task)
 
 
-@one_line_errors
+def _cache(client: "Client", path: Path | None) -> "EmbeddingCache":
+    from services.client import EmbeddingCache
+
+    return EmbeddingCache(path if path is not None else client.session.directory / CACHE_NAME, client.model.digest)
+
+
+def _refused_here(client: "Client", texts: list[str]) -> dict[str, str]:
+    """Texts that this client would not even encrypt, and why: known before the first of the others costs anything."""
+    from services.client import OutOfRangeError, TextTooLongError
+
+    refused = {}
+    for text in texts:
+        try:
+            client.session.prepare(text)
+        except (OutOfRangeError, TextTooLongError) as error:
+            refused[text] = str(error)
+    return refused
+
+
+def _fill(
+    kept: "EmbeddingCache", client: "Client", texts: list[str], bar: Progress, refused: dict[str, str]
+) -> "list[Embedding]":
+    """Embed what the cache lacks; what was asked of the server for it. Adds to refused what has no vector, and why."""
+    from services.client import OutOfRangeError
+
+    task = bar.add_task("embedding, encrypted", total=len(texts))
+    asked: list[Embedding] = []
+
+    def embed(text: str) -> "NDArray[np.float32] | None":
+        try:
+            asked.append(client.embed_one(text))
+        except OutOfRangeError as error:
+            refused[text] = str(error)
+            return None
+        return asked[-1].vector
+
+    kept.fill(texts, embed, lambda done, total: bar.update(task, completed=done, total=total))
+    return asked
+
+
+def _refuse(texts: list[str], refused: dict[str, str]) -> None:
+    """ValueError that names the first of them; what was embedded before is kept."""
+    for text, reason in refused.items():
+        others = f" ({len(refused) - 1} more of {len(texts)} are refused, too)" if len(refused) > 1 else ""
+        raise ValueError(f"text {texts.index(text) + 1}: {reason}{others}")
+
+
+@asks_server
 def embed(
+    to: Server,
     texts: Annotated[list[str] | None, typer.Argument(help="Texts; each is encrypted before it leaves here.")] = None,
     file: Annotated[Path | None, typer.Option(help="A text for each line of this file, beside those given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write float32 [texts, features] here, as .npy.")] = None,
-    server: ServerOption = "127.0.0.1:8443",
-    keys: KeysOption = DEFAULT_KEYS,
-    authority: AuthorityOption = None,
-    insecure: InsecureOption = False,
-    passphrase: PassphraseOption = None,
+    cache: CacheOption = None,
     truncate: TruncateOption = False,
-    token: TokenOption = None,
-    certificate: CertificateOption = None,
-    private_key: PrivateKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Unit vectors of texts, encrypted on the way."""
+    """Unit vectors of texts, encrypted on the way. A stopped run goes on: what was embedded is kept."""
     import numpy as np
-
-    from services.client import Client, Identity
 
     wanted = [*(texts or []), *(lines_of(file) if file is not None else [])]
     if not wanted:
         raise ValueError("nothing to embed: give texts, or a file with --file")
-    identity = Identity(token, certificate, private_key)
-    with (
-        Client(server, keys, authority, insecure, passphrase, identity=identity, truncate=truncate) as client,
-        _progress(as_json) as bar,
-    ):
+    with to.client(truncate=truncate) as client, _progress(as_json) as bar:
+        client.expect_kind("embedding")
+        kept = _cache(client, cache)
+        refused = _refused_here(client, wanted)
+        _refuse(wanted, refused)
         _prepare(client, bar)
-        task = bar.add_task("embedding, encrypted", total=len(wanted))
-        found = []
-        for text in wanted:
-            found.append(client.embed_one(text))
-            bar.advance(task)
-    vectors = np.stack([one.vector for one in found])
+        asked = _fill(kept, client, wanted, bar, refused)
+        _refuse(wanted, refused)
+        vectors = kept.vectors(wanted)
+        cut = sum(client.session.prepare(text).cut > 0 for text in wanted)
     if out is not None:
         np.save(out, vectors)
     cost = {
-        "texts_cut": sum(one.cut > 0 for one in found),
-        "seconds": sum(one.timings["round_trip"] for one in found),
-        "bytes_up": sum(one.bytes_up for one in found),
-        "bytes_down": sum(one.bytes_down for one in found),
+        "texts_cut": cut,
+        "embedded": len(asked),
+        "seconds": sum(one.timings["round_trip"] for one in asked),
+        "bytes_up": sum(one.bytes_up for one in asked),
+        "bytes_down": sum(one.bytes_down for one in asked),
     }
     if as_json:
         print_json({"vectors": vectors.tolist() if out is None else str(out), **cost})
         return
     for text, vector in zip(wanted, vectors, strict=True):
         shown = " ".join(f"{value:+.3f}" for value in vector[:6])
-        console.print(f"{text}  [dim]{shown} … ({len(vector)} features)[/dim]", soft_wrap=True)
-    if cost["texts_cut"]:
-        console.print(f"{cost['texts_cut']} of {len(found)} texts were too long and are cut", style="dim")
-    console.print(f"{len(found)} texts; {cost['seconds']:.1f} s, {cost['bytes_up'] / 1e6:.1f} MB up", style="dim")
+        console.print(f"{escape(text)}  [dim]{shown} … ({len(vector)} features)[/dim]", soft_wrap=True)
+    if cut:
+        console.print(f"{cut} of {len(wanted)} texts were too long and are cut", style="dim")
+    console.print(
+        f"{len(wanted)} texts, {len(asked)} embedded now; {cost['seconds']:.1f} s, {cost['bytes_up'] / 1e6:.1f} MB up",
+        style="dim",
+    )
 
 
-@one_line_errors
+@asks_server
 def search(
     query: Annotated[str, typer.Argument(help="What to look for; it is encrypted before it leaves here.")],
+    to: Server,
     corpus: Annotated[
         Path | None,
         typer.Option(
@@ -115,59 +155,68 @@ def search(
         ),
     ] = None,
     top: Annotated[int, typer.Option(help="How many passages to show.", min=1)] = 5,
-    cache: Annotated[Path | None, typer.Option(help="Vectors of passages; beside the keys by default.")] = None,
-    server: ServerOption = "127.0.0.1:8443",
-    keys: KeysOption = DEFAULT_KEYS,
-    authority: AuthorityOption = None,
-    insecure: InsecureOption = False,
-    passphrase: PassphraseOption = None,
+    cache: CacheOption = None,
     truncate: TruncateOption = False,
-    token: TokenOption = None,
-    certificate: CertificateOption = None,
-    private_key: PrivateKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The passages that mean what the query means, by cosine: of a file of yours, or of the server's own corpus.
 
     The server sees neither query, nor passages of yours, nor what was found. A stopped run goes on.
     """
-    from services.client import Client, EmbeddingCache, Identity
-
     passages = list(dict.fromkeys(lines_of(corpus))) if corpus is not None else []
     if corpus is not None and not passages:
         raise ValueError(f"{corpus} holds no passages: expected one a line")
-    identity = Identity(token, certificate, private_key)
     started = time.perf_counter()
-    with (
-        Client(server, keys, authority, insecure, passphrase, identity=identity, truncate=truncate) as client,
-        _progress(as_json) as bar,
-    ):
-        _prepare(client, bar)
+    with to.client(truncate=truncate) as client, _progress(as_json) as bar:
+        client.expect_kind("search" if corpus is None else "embedding")
         if corpus is None:
-            matches = client.search(query, top)
-            rows = [{"passage": f"passage {match.number + 1}", "cosine": match.cosine} for match in matches]
-            _show(rows, {"query": query, "passages": [vars(match) for match in matches]}, as_json)
-            return
-        kept = EmbeddingCache(cache if cache is not None else client.session.directory / CACHE_NAME)
-        wanted = client.embed_one(query)  # first: what it took is what every passage takes
-        new = len(kept.missing(passages))
-        if new and not as_json:
-            error_console.print(
-                f"{new} of {len(passages)} passages are new: about {new * wanted.timings['round_trip']:.0f} s, "
-                f"{new * wanted.bytes_up / 1e6:.0f} MB up",
-                style="dim",
+            _prepare(client, bar)
+            _show(
+                [(f"passage {match.number + 1}", match) for match in client.search(query, top)],
+                {"query": query},
+                as_json,
             )
-        task = bar.add_task("embedding passages, encrypted", total=new)
-        vectors = kept.vectors(
-            passages,
-            lambda passage: client.embed_one(passage).vector,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            return
+        _search_own(client, query, passages, top, cache, bar, started, as_json)
+
+
+def _search_own(
+    client: "Client",
+    query: str,
+    passages: list[str],
+    top: int,
+    cache: Path | None,
+    bar: Progress,
+    started: float,
+    as_json: bool,
+) -> None:
+    """Of a file of the client's; what cannot be embedded is named and left out."""
+    from services.client.result import best
+
+    kept = _cache(client, cache)
+    refused = _refused_here(client, passages)
+    passages = [passage for passage in passages if passage not in refused]
+    _prepare(client, bar)
+    wanted = client.embed_one(query)  # first: what it took is what every passage takes
+    new = len(kept.missing(passages))
+    if new and not as_json:
+        error_console.print(
+            f"{new} of {len(passages)} passages are new: about {new * wanted.timings['round_trip']:.0f} s, "
+            f"{new * wanted.bytes_up / 1e6:.0f} MB up",
+            style="dim",
         )
-    cosines = vectors @ wanted.vector
-    best = cosines.argsort(kind="stable")[::-1][:top]
-    rows = [{"passage": passages[index], "cosine": float(cosines[index])} for index in best]
-    cost = {"seconds": time.perf_counter() - started, "embedded": new + 1}
-    _show(rows, {"query": query, "passages": rows, **cost}, as_json)
+    asked = _fill(kept, client, passages, bar, refused)
+    for text, reason in refused.items():
+        error_console.print(f"left out: {escape(text[:60])}: {escape(reason)}", style="yellow", soft_wrap=True)
+    passages = [passage for passage in passages if passage not in refused]
+    matches = best(kept.vectors(passages) @ wanted.vector, top)
+    document = {
+        "query": query,
+        "seconds": time.perf_counter() - started,
+        "embedded": len(asked) + 1,
+        "left_out": len(refused),
+    }
+    _show([(passages[match.number], match) for match in matches], document, as_json)
 
 
 @one_line_errors
@@ -185,9 +234,10 @@ def index(
 ) -> None:
     """Embed an operator's passages and write the bundle that searches them with encrypted queries."""
     from he_runtime.bundle import Bundle
-    from services.indexing import passage_vectors, write_search_bundle
+    from services.indexing import expect_indexable, passage_vectors, write_search_bundle
 
     encoder, passages = Bundle.open(bundle), lines_of(corpus)
+    expect_indexable(encoder, out, bucket)  # before an hour of embedding, not after it
     with _progress(as_json) as bar:
         task = bar.add_task("embedding passages", total=len(passages))
         vectors = passage_vectors(encoder, passages, lambda done, _total: bar.update(task, completed=done))
@@ -195,14 +245,16 @@ def index(
     if as_json:
         print_json({"bundle": str(out), "passages": len(passages)})
     else:
-        console.print(f"{len(passages)} passages in {out}")
+        console.print(f"{len(passages)} passages in {escape(str(out))}")
 
 
-def _show(rows: list[dict[str, Any]], document: dict[str, Any], as_json: bool) -> None:
+def _show(found: "list[tuple[str, Match]]", document: dict[str, Any], as_json: bool) -> None:
+    """Passages as they are called, and where they are."""
     if as_json:
-        print_json(document)
+        rows = [{"passage": name, "number": match.number, "cosine": match.cosine} for name, match in found]
+        print_json({**document, "passages": rows})
         return
     table = Table("cosine", "passage")
-    for row in rows:
-        table.add_row(f"{row['cosine']:.3f}", str(row["passage"]))
+    for name, match in found:
+        table.add_row(f"{match.cosine:.3f}", escape(name))
     console.print(table)

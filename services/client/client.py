@@ -29,7 +29,7 @@ from services.client.ahead import made_ahead
 from services.client.connection import Connection, Identity, Timeouts
 from services.client.directory_lock import locked, read_if_there, write_whole
 from services.client.errors import AnswerError, KeysUnknownError, SelfTestError, ServerError
-from services.client.key_cache import KeyCache
+from services.client.key_cache import KEY_SET, KeyCache
 from services.client.key_processes import key_maker
 from services.client.result import Embedding, Match, Result, length_of, nearest
 from services.client.retries import Retries
@@ -149,7 +149,7 @@ class Client:
 
         second: the other text, for a model of pairs. ValueError for a model that embeds or searches.
         """
-        self._expect("classification", "regression")
+        self.expect_kind("classification", "regression")
         return _result(self._ask(self.session.prepare(text, second)), self.labels)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -160,7 +160,7 @@ class Client:
 
     def embed_one(self, text: str) -> Embedding:
         """One text's vector, and what it took. ValueError for a model that does not embed."""
-        self._expect("embedding")
+        self.expect_kind("embedding")
         answer = self._ask(self.session.prepare(text))
         return Embedding(
             vector=(answer.outputs / length_of(answer.outputs)).astype(np.float32),
@@ -177,11 +177,12 @@ class Client:
 
         ValueError for a model that does not search.
         """
-        self._expect("search")
+        self.expect_kind("search")
         outputs = self._ask(self.session.prepare(text)).outputs
         return nearest(outputs, self.model.config.task.passages, top)
 
-    def _expect(self, *kinds: str) -> None:
+    def expect_kind(self, *kinds: str) -> None:
+        """ValueError unless the served model is of one of these kinds: said before keys are made for it."""
         kind = self.model.config.task.kind
         if kind not in kinds:
             call = {"embedding": "embed", "search": "search"}.get(kind, "classify")
@@ -222,6 +223,17 @@ class Client:
         with self._preparing, self._alone():
             self._delete_keys(everything=everything)
 
+    def rotate_keys(self) -> None:
+        """Forget all keys, the secret one too, here and at the server; make new ones, upload them, and test them.
+
+        What other servers of this program have of the old ones fits nothing any more: they are sent new ones when asked next.
+        """
+        with self._preparing, self._alone():
+            self._delete_keys(everything=False)
+            self._secret = None
+            self._cache.forget_secret()
+            self._prepare()
+
     def _alone(self) -> AbstractContextManager[None]:
         # Of processes that share a key directory too, one makes the keys: others would mix theirs with them.
         return locked(self.session.directory, self.timeouts.upload)
@@ -260,7 +272,7 @@ class Client:
 
     @property
     def _key_set_file(self) -> Path:
-        return self.session.directory / f"key-set-{self.target.replace('/', '_')}"
+        return self.session.directory / f"{KEY_SET}{self.target.replace('/', '_')}"
 
     @property
     def _tested_file(self) -> Path:

@@ -17,6 +17,9 @@ from he_runtime.wire.evaluation_keys import write_evaluation_key
 from he_runtime.wire.message import EVALUATION_KEY, Binding, read_frame
 from he_runtime.wire.sizes import evaluation_key_body_bytes
 
+KEY_SET = "key-set-"
+"""What files begin with that name the key set that a server has."""
+
 
 @dataclass(frozen=True)
 class KeyCache:
@@ -46,7 +49,7 @@ class KeyCache:
         if not self._secret_file.exists():
             if self.passphrase is None:
                 create_key_file(self._key_file)
-            self.forget_evaluation_keys()  # those of a former secret fit nothing
+            self._forget_what_fits_it()  # of a former secret
             secret = self.seal.generate_secret_key()
             store_secret_key(self._secret_file, self.seal, secret, passphrase=self.passphrase, key_file=self._key_file)
         return self.stored_secret()
@@ -85,6 +88,18 @@ class KeyCache:
     def forget_evaluation_keys(self) -> None:
         """Remove them from this disk."""
         shutil.rmtree(self._evaluation_keys, ignore_errors=True)
+
+    def forget_secret(self) -> None:
+        """Remove the secret key from this disk, and all that fits it alone."""
+        self._secret_file.unlink(missing_ok=True)
+        self._key_file.unlink(missing_ok=True)
+        self._forget_what_fits_it()
+
+    def _forget_what_fits_it(self) -> None:
+        """Evaluation keys, and which servers have them: a server that is asked under another secret would answer nonsense."""
+        self.forget_evaluation_keys()
+        for path in self.directory.glob(f"{KEY_SET}*"):
+            path.unlink(missing_ok=True)
 
     def _write(self, element: int, content: bytes) -> None:
         self._evaluation_keys.mkdir(mode=0o700, exist_ok=True)

@@ -1,6 +1,7 @@
 """An answer, and the part of it that may be shown to others."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +105,9 @@ def nearest(outputs: NDArray[np.float64], passages: int, top: int) -> list[Match
 
     outputs: float64 [passages + features], the passages' scores, and the query's vector by whose length they are divided.
     """
-    cosines = outputs[:passages] / length_of(outputs[passages:])
-    best = np.argsort(-cosines, kind="stable")[:top]
-    return [Match(int(number), float(cosines[number])) for number in best]
+    return best(outputs[:passages] / length_of(outputs[passages:]), top)
+
+
+def best(cosines: NDArray[Any], top: int) -> list[Match]:
+    """The `top` of them, best first; equal ones in their order."""
+    return [Match(int(number), float(cosines[number])) for number in np.argsort(-cosines, kind="stable")[:top]]

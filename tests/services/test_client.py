@@ -207,6 +207,20 @@ def test_every_key_takes_part_in_the_self_test(server: FakeServer, client: Clien
     client._self_test(client._secret_key())
 
 
+def test_rotated_keys_are_sent_anew_to_every_server(bundle: Path, tmp_path: Path) -> None:
+    """What another server has of the old ones would answer nonsense; it is not asked under them."""
+    with FakeServer(bundle) as one, FakeServer(bundle) as other:
+        for server in (one, other):
+            with server.client(tmp_path / "keys") as client:
+                wanted = client.classify(TEXT).logits
+        with one.client(tmp_path / "keys") as client:
+            client.rotate_keys()
+            np.testing.assert_allclose(client.classify(TEXT).logits, wanted, rtol=0, atol=1e-3)
+        with other.client(tmp_path / "keys") as client:
+            np.testing.assert_allclose(client.classify(TEXT).logits, wanted, rtol=0, atol=1e-3)
+        assert count(other, "OpenUpload") == 2
+
+
 def test_damaged_cached_keys_are_made_anew(server: FakeServer, client: Client) -> None:
     kept = sorted((client.session.directory / "evaluation-keys").iterdir())
     assert len(kept) == len(client.plan.keys)

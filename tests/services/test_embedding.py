@@ -16,7 +16,7 @@ from he_runtime.plain_model import logits as plain_outputs
 from services.cli.main import app
 from services.client import AsyncClient, Client, EmbeddingCache, OutOfRangeError
 from services.client.testing import FakeServer
-from services.indexing import passage_vectors, write_search_bundle
+from services.indexing import expect_indexable, passage_vectors, write_search_bundle
 from services.local import LocalServer, local_server
 from services.search_evaluation import evaluate_search
 from tests.bundles import write_small_bundle
@@ -91,10 +91,17 @@ def test_each_text_is_embedded_once_and_a_stopped_run_goes_on(tmp_path: Path) ->
 
     path = tmp_path / "cache" / "vectors.sqlite"
     with pytest.raises(KeyboardInterrupt):
-        EmbeddingCache(path).vectors(["a", "b", "stop"], embed)
-    cache = EmbeddingCache(path)
+        EmbeddingCache(path, "model").fill(["a", "b", "stop"], embed)
+    cache = EmbeddingCache(path, "model")
     assert cache.missing(["c", "b", "c", "a"]) == ["c"]
-    found = cache.vectors(["c", "b", "c", "a"], embed)
+    with pytest.raises(ValueError, match="1 of 2 texts have not been embedded"):
+        cache.vectors(["c", "b"])
+    cache.fill(["c", "b", "c", "a"], embed)
+    found = cache.vectors(["c", "b", "c", "a"])
+    cache.fill(["nowhere"], lambda _text: None)
+    assert cache.missing(["nowhere"]) == ["nowhere"]
+    with pytest.raises(ValueError, match="holds vectors of another model"):
+        EmbeddingCache(path, "another")
     assert asked == ["a", "b", "c"]
     np.testing.assert_array_equal(found[:, 0], [3, 2, 3, 1])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -130,10 +137,20 @@ def test_the_commands_embed_and_search_with_real_parameters(bundle: Path, tmp_pa
             wanted = plain(bundle, client, TEXTS)
         np.testing.assert_allclose(vectors, wanted, rtol=0, atol=1e-3)
         cosines = wanted @ wanted[1]
-        for embeds in (5, 1):  # the query; and at first the passages, each once
-            found = call("search", TEXTS[1], "--corpus", str(corpus), "--top", "3")
-            assert [row["passage"] for row in found["passages"]] == [TEXTS[i] for i in (-cosines).argsort()[:3]]
-            assert found["embedded"] == embeds
+        found = call("search", TEXTS[1], "--corpus", str(corpus), "--top", "3")
+        assert [row["passage"] for row in found["passages"]] == [TEXTS[i] for i in (-cosines).argsort()[:3]]
+        assert (found["embedded"], found["left_out"]) == (1, 0)  # the query: all passages were embedded before
+        corpus.write_text("\n".join([*TEXTS, "the [/b] film", "the " * 500]))
+        for embeds in (2, 1):  # at first one passage more
+            found = call("search", TEXTS[1], "--corpus", str(corpus))
+            assert (found["embedded"], found["left_out"]) == (embeds, 1)  # one is too long
+        shown = CliRunner().invoke(app, ["search", "the film", "--corpus", str(corpus), "--top", "9", *options])
+        assert shown.exit_code == 0, shown.output
+        assert "the [/b] film" in shown.output
+        assert "left out: the the" in shown.output
+        wrong = CliRunner().invoke(app, ["search", "the film", *options])
+        assert wrong.exit_code == 1
+        assert "this server's model is for embedding" in wrong.output
         nothing = CliRunner().invoke(app, ["embed", *options])
         assert nothing.exit_code == 1
         assert "nothing to embed" in nothing.output
@@ -147,6 +164,10 @@ def test_an_evaluation_of_a_search_sees_a_passage_in_another_place(bundle: Path,
     assert searching.config.buckets == encoder.config.buckets
     write_search_bundle(encoder, passage_vectors(encoder, passages), tmp_path / "short", encoder.config.buckets[:1])
     assert Bundle.open(tmp_path / "short").config.buckets == encoder.config.buckets[:1]
+    with pytest.raises(ValueError, match="is the encoder itself"):
+        expect_indexable(encoder, encoder.directory)
+    with pytest.raises(ValueError, match="is no bundle"):
+        expect_indexable(encoder, tmp_path)
     with pytest.raises(ValueError, match="has no bucket 7: its buckets are"):
         write_search_bundle(encoder, passage_vectors(encoder, passages), tmp_path / "no", [7])
     kept = tmp_path / f"{searching.digest[:16]}-plain.jsonl"
