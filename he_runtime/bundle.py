@@ -197,6 +197,8 @@ class ClientHalf:
             raise ValueError(f"{len(token_ids)} tokens; the model takes 1 to {architecture.positions}")
         if min(token_ids) < 0 or max(token_ids) >= architecture.vocabulary:
             raise ValueError(f"token id outside the vocabulary of {architecture.vocabulary}")
+        if min(types) < 0 or max(types) >= architecture.token_types:
+            raise ValueError(f"token type outside the {architecture.token_types} of the model")
         total = (
             tables["embeddings.word"][token_ids]
             + tables["embeddings.position"][: len(token_ids)]
@@ -235,9 +237,14 @@ class Bundle:
         """The part a client may see."""
         return ClientHalf(self.directory, self.config)
 
-    def client_half_files(self) -> dict[str, Path]:
-        """Files to hand to a client, by name."""
-        return {name: self.directory / name for name in (*CLIENT_FILES, "manifest.json")}
+    def client_half_files(self) -> dict[str, bytes]:
+        """Files to hand to a client, by name, as they were when the bundle was opened; BundleError if they are no more."""
+        files = {name: (self.directory / name).read_bytes() for name in (*CLIENT_FILES, "manifest.json")}
+        listed = json.loads(files["manifest.json"])["files"]
+        same = hashlib.sha256(files["manifest.json"]).hexdigest() == self.digest
+        if not same or any(hashlib.sha256(files[n]).hexdigest() != listed[n]["sha256"] for n in CLIENT_FILES):
+            raise BundleError(f"{self.directory} was replaced while it was read; start again")
+        return files
 
     def weights(self) -> EncoderWeights:
         """The encoder's weights, float64, shapes checked against config.json."""

@@ -1,5 +1,6 @@
 """What a client must know to encrypt a text and to read the answer: a plan's public part, and how numbers lie in slots."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -187,6 +188,8 @@ class ClientPlan:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ParameterError(f"the server's plan is not one: {error!r}") from None
+        if not re.fullmatch("[0-9a-f]{64}", plan.program_digest):  # a client's directory is named by it
+            raise ParameterError("the server's plan has a program digest that is not one")
         levels = [*keys.values(), *(level for b in buckets.values() for level in b.input_levels.values())]
         if not 0 < plan.output_scale < 2.0**60 or not 0 < plan.logit_range < 2.0**60:
             raise ParameterError("the server's plan has a scale or a range that is not a sane number")

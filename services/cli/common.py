@@ -72,5 +72,10 @@ def _expected() -> tuple[type[Exception], ...]:
     from he_runtime.errors import HERuntimeError
 
     expected: tuple[type[Exception], ...] = (HERuntimeError, OSError, ValueError)
-    client = sys.modules.get("services.client.errors")
-    return expected if client is None else (*expected, client.ClientError)
+    for module, name in (
+        ("services.client.errors", "ClientError"),
+        ("services.server.worker_handle", "WorkerDiedError"),
+    ):
+        if module in sys.modules:
+            expected = (*expected, getattr(sys.modules[module], name))
+    return expected

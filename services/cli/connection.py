@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,9 +25,9 @@ class Server:
     insecure: Annotated[bool, typer.Option("--insecure", help="No TLS; loopback only.")] = False
     passphrase: Annotated[
         str | None, typer.Option(envvar="THEX_PASSPHRASE", help="Protects the secret key; without it a key file does.")
-    ] = None
+    ] = field(default=None, repr=False)
     token: Annotated[str | None, typer.Option(envvar="THEX_TOKEN", help="Bearer token that the operator gave you.")] = (
-        None
+        field(default=None, repr=False)
     )
     certificate: Annotated[Path | None, typer.Option(help="This client's certificate, for mTLS.")] = None
     private_key: Annotated[Path | None, typer.Option(help="The key of that certificate.")] = None
@@ -45,8 +45,8 @@ class Server:
 def asks_server(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameter `to` is a Server, as typer sees it: with an option for each of its fields instead."""
     shared = [
-        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-        for field in fields(Server)
+        inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=each.default, annotation=each.type)
+        for each in fields(Server)
     ]
     own = [each for each in inspect.signature(command).parameters.values() if each.name != "to"]
 

@@ -18,7 +18,12 @@ from services.cli import (
     tokens,
 )
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Encrypted transformer inference: THE-X.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # they hold texts and passphrases
+    help="Encrypted transformer inference: THE-X.",
+)
 app.command("demo")(demo.demo)
 app.command("classify")(client.classify)
 app.command("embed")(embedding.embed)

@@ -7,6 +7,7 @@ After decryption nothing is sent that depends on what was decrypted: the number,
 length bucket alone.
 """
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -211,9 +212,12 @@ class Client:
             try:
                 self.retries.run(lambda: self._self_test(secret))
             except SelfTestError:
-                # Keys that compute wrongly would fail every query; the next call makes new ones.
-                self._delete_keys(everything=False)
-                self._cache.forget_evaluation_keys()
+                # Keys that compute wrongly would fail every query. The secret goes too, before anything else is sent: a server
+                # that answers a test dishonestly learns one bit of a secret that nobody uses any more.
+                key_set = self._stored_key_set()
+                self._secret = None
+                self._cache.forget_secret()
+                self._delete_key_set(key_set)
                 raise
             write_whole(self._tested_file, self._stored_key_set())
         self._ready = True
@@ -241,14 +245,16 @@ class Client:
     def _delete_keys(self, *, everything: bool) -> None:
         key_set = "" if everything else self._stored_key_set()
         if key_set or everything:
-            try:
-                request = messages.DeleteKeysRequest(key_set=key_set)
-                self.retries.run(lambda: self._connection.call("DeleteKeys", request, self.timeouts.call))
-            except KeysUnknownError:
-                pass  # as wished
+            self._delete_key_set(key_set)
             self._key_set_file.unlink(missing_ok=True)
             self._tested_file.unlink(missing_ok=True)
         self._ready = False
+
+    def _delete_key_set(self, key_set: str) -> None:
+        """At the server; an empty name is all that it has of this identity."""
+        request = messages.DeleteKeysRequest(key_set=key_set)
+        with contextlib.suppress(KeysUnknownError):  # as wished
+            self.retries.run(lambda: self._connection.call("DeleteKeys", request, self.timeouts.call))
 
     # --- model and keys --------------------------------------------------------------------------------------------
 

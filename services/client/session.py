@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from he_runtime.bundle import ClientHalf
 from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import BundleError, HERuntimeError, RangeError, WireError
 from he_runtime.seal import SealClient, SecretKey
@@ -25,6 +24,7 @@ from services.client.errors import (
     SelfTestError,
     TextTooLongError,
 )
+from services.client.public_half import make_private, stored_half
 from services.truncation import tokenizer_cutting_at
 
 SELF_TEST_TOLERANCE = 2.0**-7
@@ -59,14 +59,12 @@ class Session:
             plan = json.loads(files["plan.json"])
             self.plan = ClientPlan.from_json(plan, allow_insecure_test=allow_insecure_test)
             self.directory = directory / self.plan.program_digest[:16]
-            half = self.directory / "model"
-            half.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name in files.keys() - {"plan.json"}:
-                (half / name).write_bytes(files[name])
-            self.model = ClientHalf.open(half)
+            make_private(self.directory)
+            self.model = stored_half(self.directory, files)
+            self._whole = _tokenizer(files["tokenizer.json"])
         except (KeyError, ValueError, BundleError, HERuntimeError) as error:
             raise AnswerError(f"the server's public half is not usable: {error}") from None
-        self._whole = Tokenizer.from_file(str(half / "tokenizer.json"))
+        half = self.model.directory
         self._whole.no_padding()
         self._whole.no_truncation()
         self._most = min(max(self.plan.buckets), self.model.config.architecture.positions)
@@ -161,6 +159,14 @@ class Session:
         if sealed.seed is None:
             raise ClientError("SEAL gave an encryption without a seed; this version of TenSEAL is not supported")
         return write_input_ciphertext(SeededCiphertext(sealed.seed, sealed.rows[0], scale), self.binding)
+
+
+def _tokenizer(content: bytes) -> Tokenizer:
+    """ValueError for what is none."""
+    try:
+        return Tokenizer.from_str(content.decode())
+    except Exception as error:  # tokenizers raises nothing more special
+        raise ValueError(f"its tokenizer.json: {error}") from None
 
 
 def _check_small(beside: NDArray[np.float64]) -> None:

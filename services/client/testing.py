@@ -131,8 +131,8 @@ class FakeServer(service.InferenceServicer):  # type: ignore[misc]
         """The public half."""
         self._arrive("GetClientBundle", request, context)
         yield messages.FileChunk(name="plan.json", data=_json(self.plan))
-        for name, path in self._bundle.client_half_files().items():
-            yield messages.FileChunk(name=name, data=path.read_bytes())
+        for name, content in self._bundle.client_half_files().items():
+            yield messages.FileChunk(name=name, data=content)
 
     def OpenUpload(self, request: Any, context: Any) -> messages.UploadState:  # noqa: N802
         """Begin, or say how far an upload got."""

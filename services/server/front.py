@@ -65,10 +65,9 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def _bundle(self) -> AsyncIterator[messages.FileChunk]:
         yield messages.FileChunk(name="plan.json", data=self.model.plan_json.encode())
-        for name, path in self.model.files.items():
-            with path.open("rb") as file:
-                while data := await asyncio.to_thread(file.read, FILE_CHUNK_BYTES):
-                    yield messages.FileChunk(name=name, data=data)
+        for name, content in self.model.files.items():
+            for start in range(0, len(content), FILE_CHUNK_BYTES):
+                yield messages.FileChunk(name=name, data=content[start : start + FILE_CHUNK_BYTES])
 
     # --- keys ------------------------------------------------------------------------------------------------------
 

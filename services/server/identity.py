@@ -98,6 +98,7 @@ class TokenFile:
         return Principal(f"token:{token.name}")
 
     def _write(self, tokens: Iterable[Token]) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.part")
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:

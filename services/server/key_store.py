@@ -226,7 +226,13 @@ class KeyStore:
         path.rename(place / digest)
         _sync(place)
         _sync(self._objects)
+        former = self.index.keys(key_set).get(element)
         self.index.add_key(key_set, element, digest)
+        if former is not None and former != digest:
+            if self._pins[key_set]:
+                self._leaving.setdefault(key_set, set()).add((tenant, former))
+            else:
+                self._unlink_unneeded({(tenant, former)})
         self.index.touch(key_set, self.now)
         if self.index.keys(key_set).keys() == self.model.keys.keys():
             self.index.mark_whole(key_set)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from he_runtime.parameters import Parameters
@@ -19,10 +18,11 @@ class ServedModel:
     """Galois element -> level."""
     inputs: Mapping[int, Mapping[str, int]]
     """Bucket -> input name -> level."""
-    files: Mapping[str, Path]
+    files: Mapping[str, bytes]
+    """Of the public half: what the worker planned, whatever lies at the bundle's path by now."""
 
     @classmethod
-    def from_plan(cls, plan: Mapping[str, Any], plan_json: str, files: Mapping[str, str]) -> "ServedModel":
+    def from_plan(cls, plan: Mapping[str, Any], plan_json: str, files: Mapping[str, bytes]) -> "ServedModel":
         """From the client plan as JSON."""
         parameters = Parameters.from_json(plan["parameters"], allow_insecure_test=True)
         return cls(
@@ -30,5 +30,5 @@ class ServedModel:
             Binding(parameters, plan["program_digest"]),
             {int(element): level for element, level in plan["keys"].items()},
             {int(bucket): levels for bucket, levels in plan["buckets"].items()},
-            {name: Path(path) for name, path in files.items()},
+            files,
         )

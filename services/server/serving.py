@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -105,7 +106,16 @@ def _worker_settings(settings: Settings) -> WorkerSettings:
 @contextlib.contextmanager
 def _key_directory(settings: Settings) -> Iterator[Path]:
     if settings.key_directory is not None:
-        yield settings.key_directory
+        settings.key_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (settings.key_directory / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"{settings.key_directory} is the key directory of a server that runs: its clients' keys would be lost; "
+                    "end it, or give another with --key-directory"
+                ) from None
+            yield settings.key_directory
         return
     with tempfile.TemporaryDirectory(prefix="thex-keys-") as temporary:
         yield Path(temporary) / "keys"

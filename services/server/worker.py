@@ -169,8 +169,7 @@ def main(pipe: Connection, cancelled: Any, settings: WorkerSettings) -> None:
     del plan
     keep_freed_memory()
     worker.rehearse()
-    files = {name: str(path) for name, path in bundle.client_half_files().items()}
-    pipe.send(("ready", json.dumps(worker.client_plan.to_json()), files))
+    pipe.send(("ready", json.dumps(worker.client_plan.to_json()), bundle.client_half_files()))
     while True:
         try:
             job, arguments = pipe.recv()

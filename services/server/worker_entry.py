@@ -4,6 +4,7 @@ The front imports this and stays free of numpy, numba and the evaluator.
 """
 
 import resource
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,13 @@ class WorkerSettings:
 def run(pipe: Any, cancelled: Any, settings: WorkerSettings) -> None:
     """Entry point of the new process."""
     limit_this_process(settings)
+    from he_runtime.errors import HERuntimeError
     from services.server.worker import main
 
-    main(pipe, cancelled, settings)
+    try:
+        main(pipe, cancelled, settings)
+    except HERuntimeError as error:  # of a bundle that cannot be served: one line says it
+        sys.exit(f"error: {error}")
 
 
 def limit_this_process(settings: WorkerSettings) -> None:

@@ -54,6 +54,7 @@ class WorkerPool:
         self._turn = asyncio.Condition()
         self._restarts: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._program = ""
 
     async def start(self) -> ServedModel:
         """Start all workers; the first also fills the cache that the others map."""
@@ -64,6 +65,7 @@ class WorkerPool:
             message = f"a worker ended before it was ready ({error.cause}); its own message is above"
             raise WorkerDiedError(message) from None
         self._free = list(self.workers)
+        self._program = model.binding.program_digest
         return model
 
     @property
@@ -109,6 +111,8 @@ class WorkerPool:
     async def forget(self, key_set: str) -> None:
         """Have idle workers free a set's keys; busy ones let go of it when they need the room."""
         for worker in [worker for worker in self._free if key_set in worker.key_sets]:
+            if worker not in self._free:
+                continue  # a query took it meanwhile
             self._free.remove(worker)
             try:
                 with contextlib.suppress(WorkerDiedError):
@@ -156,9 +160,14 @@ class WorkerPool:
     async def _restart(self, worker: WorkerHandle) -> None:
         while not self._stopping:
             try:
-                await worker.start()
+                model = await worker.start()
             except (WorkerDiedError, OSError) as error:
                 log.error("a worker did not start", cause=str(error))
+                await asyncio.sleep(RESTART_SECONDS)
+                continue
+            if model.binding.program_digest != self._program:
+                log.error("the bundle was replaced by another while it is served: restart the server to serve that one")
+                await asyncio.to_thread(worker.stop)
                 await asyncio.sleep(RESTART_SECONDS)
                 continue
             self._on_restart(worker.cause)

@@ -23,6 +23,8 @@ def test_the_client_plan_survives_json() -> None:
     ("path", "value"),
     [
         (("format",), "other"),
+        (("program_digest",), "../../etc"),
+        (("program_digest",), "A" * 64),
         (("keys",), {"5": 99}),
         (("keys",), {"6": 1}),
         (("keys",), [1]),

@@ -1,6 +1,10 @@
 """The client against the fake server: what it repeats, what it never repeats, what it finds out before it believes an answer."""
 
 import asyncio
+import hashlib
+import json
+import shutil
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +14,7 @@ import numpy as np
 import pytest
 
 from he_runtime.bundle import Bundle
+from he_runtime.errors import BundleError
 from he_runtime.plain_model import logits as plain_logits
 from he_runtime.wire.answers import write_answer
 from he_runtime.wire.ciphertexts import write_result_ciphertext
@@ -32,6 +37,7 @@ from services.client import (
 )
 from services.client.errors import server_error
 from services.client.key_processes import KeyProcesses
+from services.client.public_half import make_private, stored_half
 from services.client.testing import FakeServer
 from services.truncation import truncating_tokenizer
 from tests.bundles import write_small_bundle
@@ -192,10 +198,13 @@ def test_a_wrong_key_is_found_before_an_answer_is_believed(server: FakeServer, t
     with server.client(tmp_path / "keys") as client:
         client._upload(client._secret_key())
         server.damage_key(element)
+        before = (client.session.directory / "secret.key").read_bytes()
         with pytest.raises(SelfTestError, match=which):
             client.prepare()
+        assert not (client.session.directory / "secret.key").exists()  # what the server learned of it is worth nothing
         assert count(server, "Infer") == 0
         assert client.classify(TEXT).label in client.labels  # with new keys
+        assert (client.session.directory / "secret.key").read_bytes() != before
 
 
 def test_every_key_takes_part_in_the_self_test(server: FakeServer, client: Client) -> None:
@@ -331,6 +340,32 @@ def test_the_twin_for_asyncio(server: FakeServer, tmp_path: Path) -> None:
     labels = asyncio.run(ask())
     assert len(set(labels)) == 1
     assert not server._key_sets
+
+
+def test_what_a_server_sent_is_verified_before_it_is_kept(bundle: Path, tmp_path: Path) -> None:
+    files = Bundle.open(bundle).client_half_files()
+    place = tmp_path / "deep" / "keys" / "program"
+    make_private(place)
+    assert all(stat.S_IMODE(of.stat().st_mode) == 0o700 for of in (place, place.parent, place.parent.parent))
+    stored_half(place, files)
+    written = (place / "model" / "config.json").stat().st_mtime_ns
+    stored_half(place, files)
+    assert (place / "model" / "config.json").stat().st_mtime_ns == written
+    with pytest.raises(BundleError, match="differs from its digest"):
+        stored_half(place, {**files, "tokenizer.json": b"{}"})
+    assert (place / "model" / "tokenizer.json").read_bytes() == files["tokenizer.json"]
+    assert {path.name for path in place.iterdir()} == {"model"}
+
+
+def test_a_tokenizer_that_is_none_is_said_to_be(bundle: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(bundle, broken)
+    (broken / "tokenizer.json").write_text("{}")
+    manifest = json.loads((broken / "manifest.json").read_text())
+    manifest["files"]["tokenizer.json"] |= {"sha256": hashlib.sha256(b"{}").hexdigest(), "bytes": 2}
+    (broken / "manifest.json").write_text(json.dumps(manifest))
+    with FakeServer(broken) as server, pytest.raises(AnswerError, match="its tokenizer"):
+        server.client(tmp_path / "keys")
 
 
 def test_nobody_there_is_said_in_finite_time(tmp_path: Path) -> None:

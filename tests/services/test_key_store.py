@@ -161,6 +161,20 @@ def test_sets_in_use_keep_their_files_until_nobody_needs_them(tmp_path: Path) ->
     assert not objects(tmp_path)
 
 
+def test_a_key_that_is_sent_once_more_leaves_no_file_behind(tmp_path: Path) -> None:
+    """Else a client fills the disk beyond every budget."""
+    store = open_store(tmp_path)
+    name = fill(store, ALICE)
+    for again in range(1, 4):
+        assert send(store, name, ALICE, 3, key_message(3, fill=again))
+        assert len(objects(tmp_path)) == len(KEYS)
+    store.pin(name)  # a worker may be about to open it
+    assert send(store, name, ALICE, 3, key_message(3, fill=9))
+    assert len(objects(tmp_path)) == len(KEYS) + 1
+    store.unpin(name)
+    assert len(objects(tmp_path)) == len(KEYS)
+
+
 def test_unused_keys_expire_by_uptime_whatever_the_wall_clock_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -308,6 +308,25 @@ def test_sigterm_says_not_serving_then_drains(bundle: Path, tmp_path: Path) -> N
         )
 
 
+def test_a_key_directory_has_one_server(bundle: Path, tmp_path: Path) -> None:
+    """A second one would recover, and so delete, what the first answers with. So is what cannot be served, in a line."""
+    settings = {"key_directory": tmp_path / "keys"}
+    with (
+        tiny_server(bundle, tmp_path / "one", settings=settings) as server,
+        tiny_client(server, tmp_path / "c") as client,
+    ):
+        client.prepare()
+        with (
+            pytest.raises(OSError, match="is the key directory of a server that runs"),
+            tiny_server(bundle, tmp_path / "two", settings=settings),
+        ):
+            pytest.fail("a second server has the key directory of the first")
+        assert client.classify(TEXT).label in client.labels
+    with pytest.raises(OSError, match="is not a bundle") as caught, tiny_server(tmp_path / "no", tmp_path / "three"):
+        pytest.fail("there is nothing to serve")
+    assert "Traceback" not in str(caught.value)
+
+
 def test_a_server_stops_although_nobody_reads_its_log_any_more(bundle: Path, tmp_path: Path) -> None:
     """Its parent, which read its output, was killed: each line of the log is then a broken pipe."""
     program = (
