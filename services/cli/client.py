@@ -46,9 +46,8 @@ def classify(
     if as_json:
         print_json(asdict(result))
         return
-    answer = (
-        escape(result.label) if result.label else f"{result.logits[0]:.2f}"
-    )  # a regression's only logit is its score
+    # A regression's only logit is its score.
+    answer = escape(result.label) if result.label else f"{result.logits[0]:.2f}"
     shares = "  ".join(f"{escape(label)} {share:.3f}" for label, share in result.probabilities.items())
     console.print(f"[bold]{answer}[/bold]  {shares}")
     left_out = f" ({result.cut} more were cut)" if result.cut else ""

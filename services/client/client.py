@@ -217,7 +217,8 @@ class Client:
                 key_set = self._stored_key_set()
                 self._secret = None
                 self._cache.forget_secret()
-                self._delete_key_set(key_set)
+                if key_set:  # an empty name would be all that this identity has there
+                    self._delete_key_set(key_set)
                 raise
             write_whole(self._tested_file, self._stored_key_set())
         self._ready = True
