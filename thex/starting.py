@@ -45,7 +45,7 @@ class Start:
 
     @torch.no_grad()
     def prepare(self, train: Encoded, positions: int) -> None:
-        """Fill a fresh encoder's embeddings, and start a regression at the labels' mean."""
+        """Fill a fresh encoder's embeddings, and start a regression at the labels' mean: seconds, for fine-tuning alone."""
         if self.teacher is not None:
             counts = token_counts((ids[:positions] for ids in train.ids), self.encoder.config.vocabulary)
             copy_embeddings(self.encoder, self.teacher, counts)

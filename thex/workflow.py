@@ -76,6 +76,11 @@ def run_recipe(
 
     first, *others, last = run_identities(run, data, len(subset))
     exact = run.start.encoder.to(run.device)
+
+    def fine_tune() -> None:
+        run.start.prepare(run.train, recipe.positions)
+        learn(exact, recipe.finetune, (), lesson(None, recipe.finetune))
+
     rows = [
         _stage(
             run,
@@ -85,7 +90,7 @@ def run_recipe(
             exact,
             EXACT,
             None,
-            lambda: learn(exact, recipe.finetune, (), lesson(None, recipe.finetune)),
+            fine_tune,
             taught,
         )
     ]
@@ -224,7 +229,6 @@ def _prepare(config: RunConfig, data: Path, work: Path, progress: Progress) -> R
         encode(tokenizer, _train_examples(config, task, data)),
         encode(tokenizer, read_split(task, data, "dev")),
     )
-    start.prepare(train, recipe.positions)
     directory = work / start.name / task.name / f"seed-{config.seed}"
     return Run(config, task, start, choose_device(config.device), train, dev, directory, work, progress)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from services.cli.main import app
@@ -11,6 +12,7 @@ from tests.bundles import write_small_bundle
 RUNNER = CliRunner()
 
 
+@pytest.mark.slow
 def test_bench_client_measures_both_sides(tmp_path: Path) -> None:
     bundle = str(write_small_bundle(tmp_path / "small"))
     answer = RUNNER.invoke(

@@ -187,7 +187,7 @@ def test_keys_are_planned_at_the_level_of_their_use() -> None:
     [
         (2, 128, 2, 64, 15, 32768, 1, "hadamard sums"),
         (4, 256, 4, 64, 29, 65536, 1, "hadamard sums"),
-        (6, 384, 12, 64, 38, 65536, 2, "token shifts"),
+        pytest.param(6, 384, 12, 64, 38, 65536, 2, "token shifts", marks=pytest.mark.slow),
     ],
 )
 def test_real_shapes_are_planned_and_simulated_by_the_same_code(

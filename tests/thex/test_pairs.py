@@ -45,13 +45,13 @@ def test_a_student_learns_which_pairs_are_alike() -> None:
     ids = [[2, *one, 3, *two, 3] for one, two in couples]
     labels = torch.tensor([SCALE * (one == two) for one, two in couples])
     data = Encoded(ids, [[0] * 4 + [1] * 3 for _ in ids], labels)
-    errors = learn_pairs(student, data, Schedule(60, 32, 3e-3), torch.device("cpu"), 0, silent)
-    # Processors round bfloat16 differently: eight seeds gave 0.00 to 0.15 of the variance.
+    errors = learn_pairs(student, data, Schedule(30, 16, 5e-3), torch.device("cpu"), 0, silent)
+    # Processors round bfloat16 differently: three seeds gave 0.00 to 0.18 of the variance, 0.00 to 0.05 below.
     assert errors.cosine < 0.5 * float(labels.var())
     assert errors.share < 0.5 * SCALE**2 * float(shares(data).var())
     unjudged = Encoded(ids, data.types, torch.full_like(labels, float("nan")))
     student = new_student(shape, NOTHING_REPLACED, 0)
-    errors = learn_pairs(student, unjudged, Schedule(60, 32, 3e-3), torch.device("cpu"), 0, silent)
+    errors = learn_pairs(student, unjudged, Schedule(30, 32, 5e-3), torch.device("cpu"), 0, silent)
     assert errors.cosine == 0
     assert errors.share < 0.5 * SCALE**2 * float(shares(data).var())
 
