@@ -12,18 +12,24 @@ from torch import nn
 
 from thex.data import Batch, Encoded, shuffled
 from thex.progress import Progress
+from thex.training_state import TrainingState
 
 WARMUP_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: its number from 0, the share of the stage that is done, the batch, and what to call with its loss."""
+    """One optimiser step: its number from 0, of how many, the batch, and what to call with its loss."""
 
     number: int
-    fraction: float
+    of: int
     batch: Batch
     descend: Callable[[torch.Tensor], None]
+
+    @property
+    def fraction(self) -> float:
+        """The share of the stage that is done."""
+        return self.number / self.of
 
 
 @dataclass(frozen=True)
@@ -44,8 +50,11 @@ def steps(
     device: torch.device,
     seed: int,
     progress: Progress,
+    state: TrainingState | None = None,
 ) -> Iterator[Step]:
     """Batches to learn from. Gradient norm at most 1; a step whose gradient is not finite is left out.
+
+    state: where to resume, of a model with these parameters; steps that it has done are not yielded.
 
     Warm-up over WARMUP_STEPS or a tenth of all steps, whichever is shorter; decay to a fiftieth of the peak.
     """
@@ -61,14 +70,19 @@ def steps(
         if torch.isfinite(nn.utils.clip_grad_norm_(trained, 1.0)):
             optimiser.step()
 
-    number = 0
+    number, done = 0, 0 if state is None else state.resume(optimiser)
     while number < total:
         for batch in shuffled(data, schedule.batch, device, generator):
+            if number < done:
+                number += 1
+                continue
             rate = schedule.learning_rate * min(1.0, (number + 1) / warmup) * max(0.02, 1 - number / total)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            yield Step(number, number / total, batch, descend)
+            yield Step(number, total, batch, descend)
             number += 1
+            if state is not None and state.due(number, total):
+                state.keep(number, optimiser)
             progress(name, number, total)
             if number == total:
                 break

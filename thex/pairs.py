@@ -26,6 +26,7 @@ from thex.precision import mixed
 from thex.progress import Progress
 from thex.recorder import Recorder
 from thex.tasks import TASKS, Example, read_split
+from thex.training_state import TrainingState
 
 NEIGHBOURS = 64  # of each sentence by cosine; half of the partners are among them, nearer ones more often
 ROWS = 512  # of the matrix of cosines at a time
@@ -128,32 +129,56 @@ class PairErrors:
     share: float
 
 
+class PairHead(nn.Module):
+    """Says cosine and share, both times SCALE, of a pooled pair; carries the squared errors that learning is judged by."""
+
+    squared: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.says = nn.Linear(hidden, 2)
+        self.register_buffer("squared", torch.zeros(2))
+        self.register_buffer("count", torch.zeros(2))
+
+    def errors(self) -> PairErrors:
+        """Means of what was counted."""
+        return PairErrors(*(self.squared / self.count.clamp(min=1)).tolist())
+
+
 def learn_pairs(
-    student: Encoder, pairs: Encoded, schedule: Schedule, device: torch.device, seed: int, progress: Progress
+    student: Encoder,
+    pairs: Encoded,
+    schedule: Schedule,
+    device: torch.device,
+    seed: int,
+    progress: Progress,
+    state: Path | None = None,
 ) -> PairErrors:
     """Train the student in place, with its pooler, to say the cosines (the labels, where there are any) and the shares.
 
-    The linear head that says them is thrown away, as a task brings its own.
+    The linear head that says them is thrown away, as a task brings its own. state: a file to resume at, of the same arguments.
     """
     torch.manual_seed(seed)
     wanted = torch.stack([pairs.labels, SCALE * shares(pairs)], dim=1)
-    head = nn.Linear(student.config.hidden, 2).to(device)
+    head = PairHead(student.config.hidden).to(device)
     with torch.no_grad():
-        head.bias.copy_(wanted.nanmean(dim=0).nan_to_num())
+        head.says.bias.copy_(wanted.nanmean(dim=0).nan_to_num())
     student.train()
-    parameters = [*student.parameters(), *head.parameters()]
-    errors: list[torch.Tensor] = []
+    model = nn.ModuleDict({"student": student, "head": head})
+    kept = None if state is None else TrainingState(state, model)
     judged = ~wanted.isnan()
-    for step in steps("learn pairs", parameters, pairs, schedule, device, seed, progress):
+    for step in steps("learn pairs", model.parameters(), pairs, schedule, device, seed, progress, kept):
         recorder = Recorder()
         with mixed(device):
             student(step.batch.ids, step.batch.mask, step.batch.types, EXACT, recorder)
-            said = head(recorder["pooled", -1])
+            said = head.says(recorder["pooled", -1])
         known = judged[step.batch.indices].to(device)
         target = wanted[step.batch.indices].nan_to_num().to(device)
         squares = ((said.float() - target) * known).square()
         step.descend((squares.sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum())
-        errors.append(torch.stack([squares.detach().sum(dim=0), known.sum(dim=0)]))
+        if step.number >= step.of - math.ceil(step.of / 10):
+            head.squared += squares.detach().sum(dim=0)
+            head.count += known.sum(dim=0)
     student.eval()
-    squared, count = torch.stack(errors[-math.ceil(len(errors) / 10) :]).sum(dim=0)
-    return PairErrors(*(squared / count.clamp(min=1)).tolist())
+    return head.errors()

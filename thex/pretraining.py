@@ -12,11 +12,8 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from thex.atomic import replaced
 from thex.checkpoints import load_checkpoint, locate, save_checkpoint
 from thex.config import NOTHING_REPLACED, EncoderConfig, Facts
 from thex.corpus import unlabelled
@@ -28,12 +25,13 @@ from thex.precision import choose_device, mixed
 from thex.progress import Progress, silent
 from thex.recorder import Recorder
 from thex.relations import RELATIONS, relation_loss
+from thex.runs import identity_of
 from thex.students import copy_embeddings, new_student, token_counts
 from thex.tasks import Example
 from thex.teacher_states import TeacherStates, student_vectors
+from thex.training_state import TrainingState
 
 WARMUP_STEPS = 400
-CHECKPOINT_EVERY = 500
 MAY_CHANGE = (
     "epochs",
     "pairs",
@@ -112,8 +110,9 @@ def pretrain(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     total = max(1, int(config.epochs * math.ceil(len(corpus) / config.batch)))
-    first = _resume(run / "checkpoint.safetensors", model, optimiser)
-    started, tokens = time.monotonic(), 0
+    state = TrainingState(run / "checkpoint.safetensors", model)
+    first = state.resume(optimiser)
+    started, tokens, judged_to = time.monotonic(), 0, first
     sums = {"relation": 0.0, "hidden": 0.0}
     for number, batch in _batches(config, corpus, device, first, total):
         for group in optimiser.param_groups:
@@ -137,8 +136,8 @@ def pretrain(
         sums["relation"] += float(relation.detach())
         sums["hidden"] += float(hidden.detach())
         progress("distil student", number + 1, total)
-        if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == total:
-            steps = (number + 1 - first) % CHECKPOINT_EVERY or CHECKPOINT_EVERY
+        if state.due(number + 1, total):
+            steps = number + 1 - judged_to
             row = {
                 "step": number + 1,
                 "of": total,
@@ -147,10 +146,12 @@ def pretrain(
             }
             with (run / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
-            sums = dict.fromkeys(sums, 0.0)
-            _keep(run / "checkpoint.safetensors", number + 1, model, optimiser)
+            sums, judged_to = dict.fromkeys(sums, 0.0), number + 1
+            state.keep(number + 1, optimiser)
     judged = (
-        _learn_pairs(config, teacher, student, tokenizer_path, data, device, progress) if _has_pairs(config) else {}
+        _learn_pairs(config, teacher, student, tokenizer_path, data, run, device, progress)
+        if _has_pairs(config)
+        else {}
     )
     save_checkpoint(student.eval(), out, tokenizer_path)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -173,10 +174,11 @@ def _learn_pairs(
     student: Encoder,
     tokenizer_path: Path,
     data: Path,
+    run: Path,
     device: torch.device,
     progress: Progress,
 ) -> dict[str, object]:
-    """The second part: pairs of sentences. Stopped, it begins anew; it is short beside the first."""
+    """The second part: pairs of sentences. Resumed, it makes them anew (minutes), and goes on where it was."""
     tokenizer = load_tokenizer(tokenizer_path, config.positions)
     texts = sentences(data, config.sentences_of_each_task, config.seed)
     encoded = encode(tokenizer, [Example(text, None, 0.0) for text in texts])
@@ -190,7 +192,8 @@ def _learn_pairs(
         examples += overlapping_pairs(texts, config.overlapping_pairs, config.seed)
     pairs = encode(tokenizer, examples)
     schedule = Schedule(1, config.batch, config.pairs_learning_rate, config.weight_decay)
-    errors = learn_pairs(student, pairs, schedule, device, config.seed, progress)
+    state = run / f"pairs-{identity_of(config.model_dump())}.safetensors"  # of these pairs, after these epochs
+    errors = learn_pairs(student, pairs, schedule, device, config.seed, progress, state)
     cosines = pairs.labels[: config.pairs]
     return {
         "pairs": len(pairs),
@@ -247,31 +250,3 @@ def _batches(
             number = epoch * each + place
             if first <= number < total:
                 yield number, batch
-
-
-def _keep(path: Path, step: int, model: nn.Module, optimiser: torch.optim.AdamW) -> None:
-    tensors = {f"model.{name}": tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state[parameter].items():
-            tensors[f"{key}.{name}"] = value.detach().cpu()
-    with replaced(path) as partial:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata={"step": str(step)}
-        )
-
-
-def _resume(path: Path, model: nn.Module, optimiser: torch.optim.AdamW) -> int:
-    """Fill model and optimiser from the checkpoint; the number of steps done, 0 without one."""
-    if not path.exists():
-        return 0
-    with safe_open(path, framework="pt") as file:
-        names = set(file.keys())
-        model.load_state_dict({name: file.get_tensor(f"model.{name}") for name in model.state_dict()})
-        for name, parameter in model.named_parameters():
-            keys = ("step", "exp_avg", "exp_avg_sq")
-            if f"step.{name}" in names:
-                state = {key: file.get_tensor(f"{key}.{name}") for key in keys}
-                optimiser.state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-                }
-        return int(file.metadata()["step"])

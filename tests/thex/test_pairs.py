@@ -1,6 +1,5 @@
 """Pairs of sentences judged by a sentence encoder: labels against numpy, partners, and a student that learns from them."""
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,23 +81,44 @@ def test_a_share_is_of_the_second_texts_own_tokens(separators: list[int], second
         shares(Encoded([[2, 5, 3]], [[0, 0, 0]], torch.zeros(1)))
 
 
-def test_pairs_follow_relations_in_a_run_that_had_none(tmp_path: Path) -> None:
+def test_pairs_follow_relations_in_a_run_that_had_none_and_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher, data = write_teacher(tmp_path / "teacher"), write_task(tmp_path / "SST-2").parent
     config = PretrainingConfig(
         layers=1, hidden=8, heads=2, intermediate=16, positions=32, teacher=str(teacher), relation_heads=4, shortest=2,
         epochs=1, batch=8, device="cpu",
     )  # fmt: skip
-    places = (tmp_path / "run", tmp_path / "without", tmp_path / "states")
-    pretrain(config, data, *places)
+    run, states = tmp_path / "run", tmp_path / "states"
+
+    def student(name: str) -> dict[str, torch.Tensor]:
+        weights = load_checkpoint(tmp_path / name).state_dict()
+        return {name: tensor for name, tensor in weights.items() if "classifier" not in name}  # no part of a checkpoint
+
+    pretrain(config, data, run, tmp_path / "without", states)
     assert len(sentences(data, 20, 0)) == 20
     more = config.model_copy(update={"pairs": 24, "overlapping_pairs": 8})
-    report = pretrain(more, data, places[0], tmp_path / "with", places[2])
-    assert report["pairs"] == 32
-    before, after = (load_checkpoint(tmp_path / name).state_dict() for name in ("without", "with"))
-    assert not torch.equal(before["pooler.weight"], after["pooler.weight"])
-    pretrain(more, data, places[0], tmp_path / "again", places[2])
-    again = load_checkpoint(tmp_path / "again").state_dict()
-    for one, two in pairwise((after, again)):
-        for name in one:
-            if "classifier" not in name:
-                torch.testing.assert_close(one[name], two[name], rtol=0, atol=0, msg=name)
+    whole = pretrain(more, data, run, tmp_path / "with", states)
+    assert whole["pairs"] == 32
+    assert not torch.equal(student("without")["pooler.weight"], student("with")["pooler.weight"])
+    (kept,) = run.glob("pairs-*")
+    kept.unlink()
+    monkeypatch.setattr("thex.training_state.KEEP_EVERY", 2)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "learn pairs" and done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(more, data, run, tmp_path / "again", states, stop)
+    done: list[int] = []
+    again = pretrain(
+        more,
+        data,
+        run,
+        tmp_path / "again",
+        states,
+        lambda stage, n, _: done.append(n) if stage == "learn pairs" else None,
+    )
+    assert (done, {**again, "student": ""}) == ([3, 4], {**whole, "student": ""})
+    torch.testing.assert_close(student("again"), student("with"), rtol=0, atol=0)

@@ -70,7 +70,7 @@ def test_an_interrupted_distillation_ends_as_a_whole_one_and_transformers_reads_
         layers=1, hidden=8, heads=2, intermediate=16, positions=32, teacher=str(teacher), relation_heads=4, shortest=2,
         epochs=3, batch=8, device="cpu", learning_rate=0.3,
     )  # fmt: skip
-    monkeypatch.setattr("thex.pretraining.CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr("thex.training_state.KEEP_EVERY", 4)
     states = tmp_path / "states"
     report = pretrain(config, data, tmp_path / "whole", tmp_path / "student", states)
     assert report["texts"] == len(unlabelled(data)) == 40

@@ -1,0 +1,53 @@
+"""Model, optimiser and steps done in one safetensors file: what a loop of hours resumes at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from thex.atomic import replaced
+
+KEEP_EVERY = 500  # steps
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """path: the file. model: everything that is trained or counted; its buffers are kept too."""
+
+    path: Path
+    model: nn.Module
+
+    def due(self, done: int, total: int) -> bool:
+        """Whether to keep the state after that many steps."""
+        return done % KEEP_EVERY == 0 or done == total
+
+    def keep(self, done: int, optimiser: torch.optim.AdamW) -> None:
+        """Replace the file, which is whole at any time."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            tensors |= {f"{moment}.{name}": value for moment, value in optimiser.state[parameter].items()}
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        with replaced(self.path) as partial:
+            save_file(whole, partial, metadata={"step": str(done)})
+
+    def resume(self, optimiser: torch.optim.AdamW) -> int:
+        """Fill model and optimiser from the file; the number of steps done, 0 without one."""
+        if not self.path.exists():
+            return 0
+        with safe_open(self.path, framework="pt") as file:
+            names = set(file.keys())
+            self.model.load_state_dict({name: file.get_tensor(f"model.{name}") for name in self.model.state_dict()})
+            for name, parameter in self.model.named_parameters():
+                if f"step.{name}" in names:
+                    state = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
+                    optimiser.state[parameter] = {
+                        moment: value if moment == "step" else value.to(parameter.device)
+                        for moment, value in state.items()
+                    }
+            return int(file.metadata()["step"])
