@@ -24,6 +24,12 @@ _HANDLERS = {
 }
 
 
+def method_names() -> dict[str, str]:
+    """The service's methods: as HTTP/2 calls them -> as the .proto file does."""
+    service = inference_pb2.DESCRIPTOR.services_by_name["Inference"]
+    return {f"/{service.full_name}/{method.name}": method.name for method in service.methods}
+
+
 def service_handler(front: Any) -> Any:
     """The generic handler of all methods of the service."""
     service = inference_pb2.DESCRIPTOR.services_by_name["Inference"]

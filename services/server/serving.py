@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 
 from services.health_check import SERVICE_NAME
 from services.server.calls import Desk
+from services.server.doorkeeper import Doorkeeper
 from services.server.front import Front
 from services.server.handlers import service_handler
 from services.server.health import Health
@@ -61,7 +62,7 @@ async def serve(
             desk = Desk(Authenticator(settings.authentication, TokenFile(settings.tokens)), metrics, tracer)
             front = Front(model, store, pool, desk, settings.limits)
             health = Health(settings.limits.health_watches)
-            server = _server(settings, front, health)
+            server = _server(settings, desk, front, health)
             port = _listen(server, settings)
             await server.start()
             watch = asyncio.ensure_future(_watch(front, health))
@@ -121,9 +122,10 @@ def _key_directory(settings: Settings) -> Iterator[Path]:
         yield Path(temporary) / "keys"
 
 
-def _server(settings: Settings, front: Front, health: Health) -> Any:
+def _server(settings: Settings, desk: Desk, front: Front, health: Health) -> Any:
     limits = settings.limits
     server = grpc.aio.server(
+        interceptors=(Doorkeeper(desk),),
         options=[
             ("grpc.max_receive_message_length", limits.message_bytes),
             ("grpc.max_send_message_length", limits.message_bytes),

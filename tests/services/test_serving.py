@@ -286,6 +286,30 @@ def test_metrics_count_streams_and_name_nobody(server: LocalServer, place: Path,
     assert not [word for word in ("alice", "token:", alice._stored_key_set()) if word in text]
 
 
+@pytest.mark.parametrize("method", ["GetClientBundle", "UploadKeys", "Infer", "DeleteKeys"])
+def test_a_stranger_is_turned_away_before_its_request_is_read(server: LocalServer, method: str) -> None:
+    never = threading.Event()
+
+    def unsent() -> Iterator[bytes]:
+        never.wait(20)  # a single request that is not sent: a handler that reads it first waits for ever
+        yield b""
+
+    refused = metric(server, 'thex_refused_total{reason="unauthenticated"}')
+    credentials = grpc.ssl_channel_credentials(server.authority.read_bytes())
+    with grpc.secure_channel(server.target, credentials) as channel:
+        call = channel.stream_stream(f"/thex.v1.Inference/{method}")
+        for headers in ((), (("authorization", "Bearer thex_0123456789abcdef_a-wrong-secret"),)):
+            with pytest.raises(grpc.RpcError) as caught:
+                list(call(unsent(), timeout=10, metadata=headers))
+            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+            assert caught.value.details().startswith("unauthenticated: this server knows its clients")
+        never.set()
+        with pytest.raises(grpc.RpcError) as unknown:
+            list(channel.stream_stream("/thex.v1.Inference/Nothing")(iter([b""]), timeout=10))
+        assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
+    eventually(lambda: metric(server, 'thex_refused_total{reason="unauthenticated"}') == refused + 2)
+
+
 def test_sigterm_says_not_serving_then_drains(bundle: Path, tmp_path: Path) -> None:
     settings = {"limits.notice_seconds": 1, "limits.drain_seconds": 20}
     with (
