@@ -176,6 +176,7 @@ async def _watch(front: Front, health: Health) -> None:
     swept = 0.0
     while True:
         try:
+            pool.replace_ended()
             free = await front.on_disk(store.free_bytes)
             ready = pool.ready > 0 and free >= front.limits.disk_reserve_bytes
             await health.say(alive=True, ready=ready)

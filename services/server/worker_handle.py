@@ -49,6 +49,12 @@ class WorkerHandle:
         """Of the process, once it was started."""
         return self._process.pid
 
+    def ended(self) -> bool:
+        """Whether an idle worker ended by itself; it is not ready then."""
+        if self.ready and not self._process.is_alive():
+            self._died()
+        return not self.ready
+
     async def start(self) -> ServedModel:
         """Spawn, and wait until the model is planned and the kernels are compiled."""
         self._pipe, theirs = self._context.Pipe()

@@ -121,6 +121,12 @@ class WorkerPool:
             finally:
                 self._give_back(worker)
 
+    def replace_ended(self) -> None:
+        """Start idle workers anew that ended by themselves, before a query has to find out and is blamed for it."""
+        for worker in [worker for worker in self._free if worker.ended()]:
+            self._free.remove(worker)
+            self._give_back(worker)
+
     async def stop(self) -> None:
         """End all workers."""
         self._stopping = True

@@ -211,6 +211,15 @@ def test_a_killed_worker_costs_a_client_nothing_but_time_and_its_input_is_not_tr
         list(alice._connection.stream("Infer", request, 60))
 
 
+def test_a_worker_that_ends_while_idle_is_started_anew_before_anybody_asks(server: LocalServer, alice: Client) -> None:
+    label = alice.classify(TEXT).label
+    before = metric(server, "thex_worker_restarts_total")
+    worker_of(server).kill()
+    eventually(lambda: metric(server, "thex_worker_restarts_total") == before + 1)
+    eventually(lambda: metric(server, "thex_workers_ready") == 1)
+    assert alice.classify(TEXT).label == label
+
+
 def test_a_slow_uploader_is_let_go(alice: Client) -> None:
     enough = threading.Event()
 
