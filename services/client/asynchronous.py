@@ -30,6 +30,7 @@ class AsyncClient:
         self._arguments = (target, key_directory, authority)
         self._options = options
         self._client: Client | None = None
+        self._working: object | None = None  # names the call that the thread is at
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="thex-client")
 
     async def __aenter__(self) -> Self:
@@ -77,9 +78,18 @@ class AsyncClient:
         self._thread.shutdown(wait=False)
 
     async def _on_thread(self, work: Callable[[], Answer]) -> Answer:
+        mine = object()
+
+        def at_work() -> Answer:
+            self._working = mine
+            try:
+                return work()
+            finally:
+                self._working = None
+
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, at_work)
         except asyncio.CancelledError:
-            if self._client is not None:
+            if self._client is not None and self._working is mine:  # one that waits for its turn ends by itself
                 self._client.cancel()
             raise

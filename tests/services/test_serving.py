@@ -1,5 +1,6 @@
 """One real server for two tenants: what one may not do to the other, what a lost worker costs, what is logged and counted."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services._pb import inference_pb2 as messages
 from services.certificates import make_certificates
 from services.client import (
+    AsyncClient,
     BusyError,
     Client,
     Identity,
@@ -181,6 +183,28 @@ def test_a_client_that_leaves_frees_its_worker_within_a_second(server: LocalServ
         eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 1.0)
         assert time.monotonic() - started < 1
     assert bob.classify(TEXT).label == alice.classify(TEXT).label
+
+
+def test_a_cancelled_call_that_waits_ends_no_other(
+    server: LocalServer, place: Path, alice: Client, tokens: dict[str, str]
+) -> None:
+    label = alice.classify(TEXT).label
+    worker = worker_of(server)
+
+    async def ask() -> str:
+        options = {"identity": Identity(tokens["alice"]), "allow_insecure_test": True, "retries": ONCE}
+        async with AsyncClient(server.target, place / "alice", server.authority, **options) as client:
+            await client.prepare()
+            with stopped(worker):
+                first = asyncio.ensure_future(client.classify(TEXT))
+                await asyncio.to_thread(eventually, lambda: metric(server, "thex_jobs_computing") == 1)
+                waiting = asyncio.ensure_future(client.classify(TEXT))
+                await asyncio.sleep(0)
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+            return (await first).label
+
+    assert asyncio.run(ask()) == label
 
 
 def test_a_killed_worker_costs_a_client_nothing_but_time_and_its_input_is_not_tried_again(
