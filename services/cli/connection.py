@@ -31,6 +31,9 @@ class Server:
     )
     certificate: Annotated[Path | None, typer.Option(help="This client's certificate, for mTLS.")] = None
     private_key: Annotated[Path | None, typer.Option(help="The key of that certificate.")] = None
+    bundle_digest: Annotated[
+        str | None, typer.Option(help="Ask a server of this bundle alone, by the digest that `thex explain` prints.")
+    ] = None
 
     def client(self, **options: Any) -> "Client":
         """A client of it. options: as of Client."""
@@ -38,7 +41,14 @@ class Server:
 
         identity = Identity(self.token, self.certificate, self.private_key)
         return Client(
-            self.server, self.keys, self.authority, self.insecure, self.passphrase, identity=identity, **options
+            self.server,
+            self.keys,
+            self.authority,
+            self.insecure,
+            self.passphrase,
+            identity=identity,
+            bundle_digest=self.bundle_digest,
+            **options,
         )
 
 

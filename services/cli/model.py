@@ -22,14 +22,16 @@ def explain(
     from he_runtime.explain import render
     from he_runtime.planner import plan_bundle
 
-    plan = plan_bundle(Bundle.open(bundle_or_shipped(bundle)))
-    report = report_of(plan)
+    opened = Bundle.open(bundle_or_shipped(bundle))
+    plan = plan_bundle(opened)
+    report = {"bundle_digest": opened.digest, **report_of(plan)}
     if as_json:
         print_json(report)
         return
     chosen = bucket if bucket is not None else (32 if 32 in plan.programs else min(plan.programs))
     if chosen not in plan.programs:
         raise ValueError(f"the bundle has no bucket {chosen}; its buckets are {sorted(plan.programs)}")
+    console.print(f"bundle {opened.digest}", highlight=False, soft_wrap=True)
     console.print(render(report, chosen))
 
 

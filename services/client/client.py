@@ -77,6 +77,9 @@ class Client:
     retries: Retries = field(default_factory=Retries)
     truncate: bool = False
     """Cut a text at what the largest bucket holds, as in training, instead of refusing it; `Result.cut` says how much."""
+    bundle_digest: str | None = None
+    """Ask a server of this bundle alone: SHA-256 of its manifest.json, which `thex explain BUNDLE` prints. Tokenizer, embeddings
+    and buckets, which decide all that a query's size tells, are then those that you know."""
     keep_evaluation_keys: bool = True
     """Keep what was uploaded on this disk too (a third of a gigabyte for the shipped model), to send it again as it is."""
     key_processes: int | None = None
@@ -95,7 +98,11 @@ class Client:
         try:
             files = self.retries.run(self._fetch_model)
             self.session = Session(
-                self.key_directory, files, truncate=self.truncate, allow_insecure_test=self.allow_insecure_test
+                self.key_directory,
+                files,
+                bundle_digest=self.bundle_digest,
+                truncate=self.truncate,
+                allow_insecure_test=self.allow_insecure_test,
             )
         except Exception:
             self._connection.close()

@@ -12,7 +12,8 @@ ClientError
 ├── OutOfRangeError            the text, or the answer, is outside what the model was calibrated for: no label
 └── AnswerError                what came back is not an answer to what was asked
     ├── NotBelievedError       it holds numbers where an honest answer has none: values wrapped around, or it was made up
-    └── SelfTestError          the server computes wrongly with these keys: one was damaged, or is another's
+    ├── SelfTestError          the server computes wrongly with these keys: one was damaged, or is another's
+    └── OtherModelError        the server serves another model than the one that this client asks for alone
 """
 
 
@@ -73,6 +74,10 @@ class NotBelievedError(AnswerError):
 
 class SelfTestError(AnswerError):
     """The server computes wrongly with these keys."""
+
+
+class OtherModelError(AnswerError):
+    """The server serves another model than the one that this client asks for alone."""
 
 
 OF_REASON: dict[str, type[ServerError]] = {

@@ -1,5 +1,6 @@
 """What a client does on its own machine: tokens, packing, encryption, decryption, checks. No network."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from he_runtime.bundle import ClientHalf
 from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import BundleError, HERuntimeError, RangeError, WireError
 from he_runtime.seal import SealClient, SecretKey
@@ -20,6 +22,7 @@ from services.client.errors import (
     AnswerError,
     ClientError,
     NotBelievedError,
+    OtherModelError,
     OutOfRangeError,
     SelfTestError,
     TextTooLongError,
@@ -49,18 +52,27 @@ class Session:
     """One model as a client sees it."""
 
     def __init__(
-        self, directory: Path, files: Mapping[str, bytes], *, truncate: bool = False, allow_insecure_test: bool
+        self,
+        directory: Path,
+        files: Mapping[str, bytes],
+        *,
+        bundle_digest: str | None = None,
+        truncate: bool = False,
+        allow_insecure_test: bool,
     ) -> None:
         """Check and store the public half that a server sent. AnswerError when it is not usable.
 
-        truncate: cut a text at what the largest bucket holds, as in training, where else it is refused.
+        bundle_digest: OtherModelError unless it is of this bundle. truncate: cut a text at what the largest bucket holds, as in
+        training, where else it is refused.
         """
         try:
+            _expect(bundle_digest, files["manifest.json"])
             plan = json.loads(files["plan.json"])
             self.plan = ClientPlan.from_json(plan, allow_insecure_test=allow_insecure_test)
             self.directory = directory / self.plan.program_digest[:16]
             make_private(self.directory)
             self.model = stored_half(self.directory, files)
+            _expect_buckets(self.plan, self.model)
             self._whole = _tokenizer(files["tokenizer.json"])
         except (KeyError, ValueError, BundleError, HERuntimeError) as error:
             raise AnswerError(f"the server's public half is not usable: {error}") from None
@@ -159,6 +171,21 @@ class Session:
         if sealed.seed is None:
             raise ClientError("SEAL gave an encryption without a seed; this version of TenSEAL is not supported")
         return write_input_ciphertext(SeededCiphertext(sealed.seed, sealed.rows[0], scale), self.binding)
+
+
+def _expect(bundle_digest: str | None, manifest: bytes) -> None:
+    found = hashlib.sha256(manifest).hexdigest()
+    if bundle_digest is not None and found != bundle_digest.lower():
+        raise OtherModelError(
+            f"the server's bundle has the digest {found}, not {bundle_digest}: nothing was sent to it"
+        )
+
+
+def _expect_buckets(plan: ClientPlan, model: ClientHalf) -> None:
+    """A plan with buckets of its own would be told lengths more exactly than the model's owner chose."""
+    more = sorted(set(plan.buckets) - set(model.config.buckets))
+    if more:
+        raise ValueError(f"its plan has buckets of {more} tokens, its model those of {sorted(model.config.buckets)}")
 
 
 def _tokenizer(content: bytes) -> Tokenizer:

@@ -26,6 +26,7 @@ from services.client import (
     ClientError,
     KeysUnknownError,
     NotAuthenticatedError,
+    OtherModelError,
     Result,
     Retries,
     RoomError,
@@ -38,7 +39,8 @@ from services.client import (
 from services.client.errors import server_error
 from services.client.key_processes import KeyProcesses
 from services.client.public_half import make_private, stored_half
-from services.client.testing import FakeServer
+from services.client.session import Session
+from services.client.testing import FakeServer, insecure_test_plan
 from services.truncation import truncating_tokenizer
 from tests.bundles import write_small_bundle
 from tests.services.tiny import eventually
@@ -355,6 +357,27 @@ def test_what_a_server_sent_is_verified_before_it_is_kept(bundle: Path, tmp_path
         stored_half(place, {**files, "tokenizer.json": b"{}"})
     assert (place / "model" / "tokenizer.json").read_bytes() == files["tokenizer.json"]
     assert {path.name for path in place.iterdir()} == {"model"}
+
+
+def test_a_client_asks_a_server_of_its_bundle_alone(server: FakeServer, bundle: Path, tmp_path: Path) -> None:
+    digest = hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+    with server.client(tmp_path / "right", bundle_digest=digest.upper()) as client:
+        assert client.model.digest == digest
+    server.calls.clear()
+    with pytest.raises(OtherModelError, match=f"the server's bundle has the digest {digest}, not {digest[:-1]}"):
+        server.client(tmp_path / "wrong", bundle_digest=digest[:-1])
+    assert [method for method, _ in server.calls] == ["GetClientBundle"]
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_plan_has_no_buckets_but_its_models(server: FakeServer, bundle: Path, tmp_path: Path) -> None:
+    plan = insecure_test_plan(Bundle.open(bundle)).client_plan().to_json()
+    buckets = plan["buckets"]
+    assert isinstance(buckets, dict)
+    finer = {**plan, "buckets": {**buckets, "2": buckets["4"]}}
+    files = {**Bundle.open(bundle).client_half_files(), "plan.json": json.dumps(finer).encode()}
+    with pytest.raises(AnswerError, match=r"its plan has buckets of \[2\] tokens, its model those of \[4, 8\]"):
+        Session(tmp_path, files, allow_insecure_test=True)
 
 
 def test_a_tokenizer_that_is_none_is_said_to_be(bundle: Path, tmp_path: Path) -> None:

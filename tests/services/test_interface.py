@@ -1,5 +1,6 @@
 """Generated code, certificates and the command line."""
 
+import hashlib
 import json
 from io import StringIO
 from pathlib import Path
@@ -49,9 +50,11 @@ def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
     assert answer.exit_code == 0
     report = json.loads(answer.stdout)
     assert (report["levels"], report["ring_degree"]) == (8, 16384)
+    assert report["bundle_digest"] == hashlib.sha256(Path(bundle, "manifest.json").read_bytes()).hexdigest()
     assert any("needs 8 levels, N=8192 offers 3" in line for line in report["does_not_fit"])
     assert report["key_bytes"] == sum(key["bytes"] for key in report["keys"])
     tables = RUNNER.invoke(app, ["explain", bundle])
+    assert f"bundle {report['bundle_digest']}\n" in tables.stdout
     assert "does not fit" in tables.stdout
     assert "layer 1: scores" in tables.stdout
     (chosen,) = [alternative for alternative in report["alternatives"] if alternative["chosen"]]
