@@ -54,6 +54,18 @@ class _Answer:
     bytes_down: int
 
 
+@dataclass(frozen=True)
+class _Keys:
+    """What queries are made under: a secret key, and the server's key set that was tested with it.
+
+    stamp: of the secret's file, by which it is known whether another process has put other keys in its place since.
+    """
+
+    secret: SecretKey
+    key_set: str
+    stamp: tuple[int, int] | None
+
+
 @dataclass
 class Client:
     """A connection to one server, with the keys for its model.
@@ -110,8 +122,7 @@ class Client:
         self._cache = KeyCache(
             self.session.directory, self.session.seal, self.session.binding, self.passphrase, self.keep_evaluation_keys
         )
-        self._secret: SecretKey | None = None
-        self._ready = False
+        self._keys: _Keys | None = None
         self._preparing = threading.RLock()  # of threads that ask at once, one makes the keys
 
     def __enter__(self) -> Self:
@@ -206,14 +217,17 @@ class Client:
 
     def prepare(self) -> None:
         """Make keys, upload what the server lacks, test them. Nothing to do when all is done."""
-        with self._preparing:
-            if self._ready:
-                return
-            with self._alone():
-                self._prepare()
+        self._fitting_keys()
 
-    def _prepare(self) -> None:
-        secret = self._secret_key()
+    def _fitting_keys(self) -> _Keys:
+        with self._preparing:
+            if self._keys is None or self._keys.stamp != self._cache.stamp():
+                with self._alone():
+                    self._keys = self._prepare()
+            return self._keys
+
+    def _prepare(self) -> _Keys:
+        secret = self._cache.secret()
         tested = self.retries.run(lambda: self._upload(secret))
         if not tested:
             try:
@@ -222,13 +236,13 @@ class Client:
                 # Keys that compute wrongly would fail every query. The secret goes too, before anything else is sent: a server
                 # that answers a test dishonestly learns one bit of a secret that nobody uses any more.
                 key_set = self._stored_key_set()
-                self._secret = None
+                self._keys = None
                 self._cache.forget_secret()
                 if key_set:  # an empty name would be all that this identity has there
                     self._delete_key_set(key_set)
                 raise
             write_whole(self._tested_file, self._stored_key_set())
-        self._ready = True
+        return _Keys(secret, self._stored_key_set(), self._cache.stamp())
 
     def delete_keys(self, *, everything: bool = False) -> None:
         """Have the server forget this client's evaluation keys: those of this directory, or all that it has of this identity."""
@@ -242,9 +256,8 @@ class Client:
         """
         with self._preparing, self._alone():
             self._delete_keys(everything=False)
-            self._secret = None
             self._cache.forget_secret()
-            self._prepare()
+            self._keys = self._prepare()
 
     def _alone(self) -> AbstractContextManager[None]:
         # Of processes that share a key directory too, one makes the keys: others would mix theirs with them.
@@ -256,7 +269,7 @@ class Client:
             self._delete_key_set(key_set)
             self._key_set_file.unlink(missing_ok=True)
             self._tested_file.unlink(missing_ok=True)
-        self._ready = False
+        self._keys = None
 
     def _delete_key_set(self, key_set: str) -> None:
         """At the server; an empty name is all that it has of this identity."""
@@ -278,11 +291,6 @@ class Client:
                 raise AnswerError(f"the server's public half exceeds {BUNDLE_BYTES} bytes")
             files.setdefault(chunk.name, bytearray()).extend(chunk.data)
         return {name: bytes(content) for name, content in files.items()}
-
-    def _secret_key(self) -> SecretKey:
-        if self._secret is None:
-            self._secret = self._cache.secret()
-        return self._secret
 
     @property
     def _key_set_file(self) -> Path:
@@ -365,23 +373,24 @@ class Client:
     # --- one query -------------------------------------------------------------------------------------------------
 
     def _ask(self, prepared: Prepared) -> _Answer:
+        keys = self._fitting_keys()
         try:
-            self.prepare()
-            return self.retries.run(lambda: self._query(prepared))
+            return self.retries.run(lambda: self._query(keys, prepared))
         except KeysUnknownError:
-            # The server forgot the keys (they expired, it lost its disk): send them once more.
-            self._ready = False
-            self.prepare()
-            return self.retries.run(lambda: self._query(prepared))
+            # The server forgot the keys (they expired, it lost its disk): send them once more, unless somebody did.
+            with self._preparing:
+                if self._keys is keys:
+                    self._keys = None
+                keys = self._fitting_keys()
+            return self.retries.run(lambda: self._query(keys, prepared))
 
-    def _query(self, prepared: Prepared) -> _Answer:
-        secret = self._secret_key()
+    def _query(self, keys: _Keys, prepared: Prepared) -> _Answer:
         started = time.perf_counter()
-        inputs = self.session.encrypt(secret, prepared)
+        inputs = self.session.encrypt(keys.secret, prepared)
         encrypted = time.perf_counter()
-        answer, server_seconds = self._infer(prepared.bucket, inputs)
+        answer, server_seconds = self._infer(keys.key_set, prepared.bucket, inputs)
         received = time.perf_counter()
-        outputs = self.session.decrypt(secret, prepared.bucket, answer)
+        outputs = self.session.decrypt(keys.secret, prepared.bucket, answer)
         finished = time.perf_counter()
         return _Answer(
             prepared,
@@ -396,9 +405,9 @@ class Client:
             bytes_down=len(answer),
         )
 
-    def _infer(self, bucket: int, inputs: dict[str, bytes]) -> tuple[bytes, float]:
+    def _infer(self, key_set: str, bucket: int, inputs: dict[str, bytes]) -> tuple[bytes, float]:
         request = messages.InferRequest(
-            key_set=self._stored_key_set(),
+            key_set=key_set,
             program_digest=self.plan.program_digest,
             bucket=bucket,
             inputs=[messages.Ciphertext(name=name, data=data) for name, data in inputs.items()],

@@ -54,6 +54,14 @@ class KeyCache:
             store_secret_key(self._secret_file, self.seal, secret, passphrase=self.passphrase, key_file=self._key_file)
         return self.stored_secret()
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Tells the stored secret from one that another process put in its place; None where there is none."""
+        try:
+            status = self._secret_file.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     def stored_secret(self) -> SecretKey:
         """The secret key that is stored; none is made."""
         return open_secret_key(self._secret_file, self.seal, passphrase=self.passphrase, key_file=self._key_file)

@@ -121,7 +121,7 @@ def test_the_front_is_killed_in_the_middle_of_an_upload(bundle: Path, tmp_path: 
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(tiny_server(bundle, tmp_path / "server", port=port, settings=SETTINGS))
         client = stack.enter_context(tiny_client(server, tmp_path / "keys", retries=Retries(attempts=1)))
-        secret = client._secret_key()
+        secret = client._cache.secret()
         name = client._open_upload().key_set
         for _ in range(3):
             missing = {element: level for element, level in client.plan.keys.items() if element not in told}

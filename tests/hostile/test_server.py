@@ -76,7 +76,7 @@ def corrupt_of(kind: str, right: bytes) -> list[tuple[str, str, bytes]]:
 
 
 def test_every_defect_in_a_query_is_refused_within_a_second(server: LocalServer, client: Client) -> None:
-    inputs = client.session.encrypt(client._secret_key(), client.session.prepare(TEXT))
+    inputs = client.session.encrypt(client._cache.secret(), client.session.prepare(TEXT))
     name, right = next(iter(inputs.items()))
 
     def infer(content: bytes) -> None:
@@ -98,7 +98,7 @@ def test_every_defect_in_a_query_is_refused_within_a_second(server: LocalServer,
 
 def test_every_defect_in_a_key_is_refused_within_a_second(server: LocalServer, client: Client) -> None:
     element, level = next(iter(client.plan.keys.items()))
-    right = client._cache.message(client._secret_key(), element, level)
+    right = client._cache.message(client._cache.secret(), element, level)
     digest, call = client.plan.program_digest, client._connection.call
     key_set = call("OpenUpload", messages.OpenUploadRequest(program_digest=digest), 10).key_set
 
@@ -174,8 +174,8 @@ def test_a_key_of_anothers_is_loaded_and_found_by_its_owner_alone(server: LocalS
     """The server cannot tell; the client's self-test does."""
     with tiny_client(server, tmp_path / "one") as one, tiny_client(server, tmp_path / "two") as two:
         element, level = max(two.plan.keys.items())
-        two._secret_key()
-        foreign = one._cache.message(one._secret_key(), element, level)
+        two._cache.secret()
+        foreign = one._cache.message(one._cache.secret(), element, level)
         two._cache._write(element, foreign)
         with pytest.raises(SelfTestError):
             two.prepare()

@@ -175,7 +175,7 @@ def test_other_processes_make_keys_of_the_same_secret(
 
 def test_a_key_process_that_ends_is_named_and_its_finished_keys_stay(server: FakeServer, tmp_path: Path) -> None:
     with server.client(tmp_path / "keys") as client:
-        secret, (first, second) = client._secret_key(), list(server.plan.keys.items())[:2]
+        secret, (first, second) = client._cache.secret(), list(server.plan.keys.items())[:2]
         with KeyProcesses(client._cache, 1) as others:
             others.make(*first)
             others._all[0].kill()
@@ -198,7 +198,7 @@ def test_what_stops_the_making_of_keys_reaches_the_caller(server: FakeServer, tm
 def test_a_wrong_key_is_found_before_an_answer_is_believed(server: FakeServer, tmp_path: Path, which: str) -> None:
     element = 0 if which == "relinearisation" else max(server.plan.keys)
     with server.client(tmp_path / "keys") as client:
-        client._upload(client._secret_key())
+        client._upload(client._cache.secret())
         server.damage_key(element)
         before = (client.session.directory / "secret.key").read_bytes()
         with pytest.raises(SelfTestError, match=which):
@@ -213,9 +213,9 @@ def test_every_key_takes_part_in_the_self_test(server: FakeServer, client: Clien
     for element in server.plan.keys:
         server.damage_key(element)
         with pytest.raises(SelfTestError):
-            client._self_test(client._secret_key())
+            client._self_test(client._cache.secret())
         server.damage_key(element)  # the same change once more undoes it
-    client._self_test(client._secret_key())
+    client._self_test(client._cache.secret())
 
 
 def test_rotated_keys_are_sent_anew_to_every_server(bundle: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_what_an_honest_answer_leaves_empty_is_checked(
     """An answer with something where an honest one repeats itself, has no imaginary part, or nothing but zeros."""
     with FakeServer(bundle, lowering=lowering) as server, server.client(tmp_path / "keys") as client:
         assert client.classify(TEXT).label in client.labels
-        secret, plan, session = client._secret_key(), client.plan, client.session
+        secret, plan, session = client._cache.secret(), client.plan, client.session
         slots = np.zeros(plan.parameters.slots, np.complex128)
         slots[::2] = what
         sealed = session.seal.encrypt(secret, slots, 0, plan.output_scale)
@@ -396,6 +396,20 @@ def test_nobody_there_is_said_in_finite_time(tmp_path: Path) -> None:
 
     with pytest.raises(UnreachableError, match="is it serving"):
         Client("127.0.0.1:1", tmp_path, insecure=True, timeouts=Timeouts(connect=0.3))
+
+
+def test_keys_that_another_process_rotated_are_taken_up(server: FakeServer, tmp_path: Path) -> None:
+    # As two processes would: each has a Client of its own.
+    with server.client(tmp_path / "keys") as asking, server.client(tmp_path / "keys") as rotating:
+        before = asking.classify(TEXT)
+        rotating.rotate_keys()
+        server.calls.clear()
+        assert asking.classify(TEXT).label == before.label
+        assert [method for method, _ in server.calls] == [
+            "OpenUpload",
+            "Infer",
+        ]  # no key was made or sent, no secret lost
+        assert rotating.classify(TEXT).label == before.label
 
 
 def test_clients_that_share_a_directory_make_one_set_of_keys(server: FakeServer, bundle: Path, tmp_path: Path) -> None:

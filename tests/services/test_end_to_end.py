@@ -90,7 +90,7 @@ def test_an_answer_out_of_range_is_reported_as_such(tmp_path: Path) -> None:
 
 
 def encrypted(client: Client) -> list[messages.Ciphertext]:
-    inputs = client.session.encrypt(client._secret_key(), client.session.prepare(TEXT))
+    inputs = client.session.encrypt(client._cache.secret(), client.session.prepare(TEXT))
     return [messages.Ciphertext(name=name, data=data) for name, data in inputs.items()]
 
 
@@ -146,7 +146,7 @@ def test_hostile_queries_are_refused_within_a_second_and_the_next_honest_one_is_
 def test_hostile_uploads_are_refused_and_an_interrupted_one_resumes(client: Client) -> None:
     digest = client.plan.program_digest
     element, level = next(iter(client.plan.keys.items()))
-    key = next(make_evaluation_keys(client.session.seal, client._secret_key(), {element: level}))
+    key = next(make_evaluation_keys(client.session.seal, client._cache.secret(), {element: level}))
     message = write_evaluation_key(key, client.session.binding)
     call = client._connection.call
     key_set = call("OpenUpload", messages.OpenUploadRequest(program_digest=digest), 10).key_set

@@ -94,7 +94,7 @@ def health(server: LocalServer, service: str = "thex.v1.Inference", seconds: flo
 
 
 def query(client: Client, key_set: str | None = None) -> messages.InferRequest:
-    inputs = client.session.encrypt(client._secret_key(), client.session.prepare(TEXT))
+    inputs = client.session.encrypt(client._cache.secret(), client.session.prepare(TEXT))
     return messages.InferRequest(
         key_set=client._stored_key_set() if key_set is None else key_set,
         program_digest=client.plan.program_digest,
@@ -121,7 +121,7 @@ def test_strangers_are_refused(server: LocalServer, place: Path, tokens: dict[st
 def test_tenants_cannot_touch_each_other_nor_tell_whether_the_other_is_there(alice: Client, bob: Client) -> None:
     digest = alice.plan.program_digest
     theirs, invented = alice._stored_key_set(), "0123456789abcdef" * 2
-    _, self_test = bob.session.encrypt_self_test(bob._secret_key())
+    _, self_test = bob.session.encrypt_self_test(bob._cache.secret())
 
     def attempts(name: str) -> list[tuple[str, object]]:
         chunk = messages.KeyChunk(key_set=name, galois_element=0, offset=0, data=b"THEXWIRE" + bytes(500))
@@ -429,7 +429,7 @@ def test_the_same_query_twice_gives_other_bytes_and_the_same_numbers(alice: Clie
     for _ in range(2):
         (*_, last) = alice._connection.stream("Infer", request, 10)
         answers.append(last.result.outputs[0].data)
-    first, second = (alice.session.decrypt(alice._secret_key(), 8, answer) for answer in answers)
+    first, second = (alice.session.decrypt(alice._cache.secret(), 8, answer) for answer in answers)
     assert abs(first - second).max() < 1e-4
     same = sum(a == b for a, b in zip(answers[0][96:-32], answers[1][96:-32], strict=True))
     assert same < len(answers[0]) / 64  # one byte of 256 agrees by chance
