@@ -373,16 +373,20 @@ class Client:
     # --- one query -------------------------------------------------------------------------------------------------
 
     def _ask(self, prepared: Prepared) -> _Answer:
-        keys = self._fitting_keys()
+        keys: _Keys | None = None
         try:
-            return self.retries.run(lambda: self._query(keys, prepared))
+            keys = self._fitting_keys()
+            return self._repeated_query(keys, prepared)
         except KeysUnknownError:
             # The server forgot the keys (they expired, it lost its disk): send them once more, unless somebody did.
             with self._preparing:
                 if self._keys is keys:
                     self._keys = None
                 keys = self._fitting_keys()
-            return self.retries.run(lambda: self._query(keys, prepared))
+            return self._repeated_query(keys, prepared)
+
+    def _repeated_query(self, keys: _Keys, prepared: Prepared) -> _Answer:
+        return self.retries.run(lambda: self._query(keys, prepared))
 
     def _query(self, keys: _Keys, prepared: Prepared) -> _Answer:
         started = time.perf_counter()

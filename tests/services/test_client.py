@@ -398,6 +398,15 @@ def test_nobody_there_is_said_in_finite_time(tmp_path: Path) -> None:
         Client("127.0.0.1:1", tmp_path, insecure=True, timeouts=Timeouts(connect=0.3))
 
 
+def test_keys_that_a_server_forgets_while_they_are_tested_are_sent_once_more(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    with server.client(tmp_path / "keys") as client:
+        server.refuse("SelfTest", "unknown_key_set")
+        assert client.classify(TEXT).label
+    assert count(server, "SelfTest") == 2
+
+
 def test_keys_that_another_process_rotated_are_taken_up(server: FakeServer, tmp_path: Path) -> None:
     # As two processes would: each has a Client of its own.
     with server.client(tmp_path / "keys") as asking, server.client(tmp_path / "keys") as rotating:
@@ -405,10 +414,8 @@ def test_keys_that_another_process_rotated_are_taken_up(server: FakeServer, tmp_
         rotating.rotate_keys()
         server.calls.clear()
         assert asking.classify(TEXT).label == before.label
-        assert [method for method, _ in server.calls] == [
-            "OpenUpload",
-            "Infer",
-        ]  # no key was made or sent, no secret lost
+        # No key was made or sent, and no secret lost.
+        assert [method for method, _ in server.calls] == ["OpenUpload", "Infer"]
         assert rotating.classify(TEXT).label == before.label
 
 
