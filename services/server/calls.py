@@ -17,7 +17,6 @@ import grpc
 import structlog
 
 from he_runtime.errors import WireError
-from services.server.handlers import Malformed
 from services.server.identity import Authenticator, Principal
 from services.server.metrics import Metrics
 from services.server.refusals import Refusal
@@ -48,12 +47,6 @@ def hashed(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def check_readable(request: Any) -> None:
-    """WireError for bytes that were no request."""
-    if isinstance(request, Malformed):
-        raise WireError("malformed", "these bytes are no request of this protocol; is the client of another version?")
-
-
 @dataclass(frozen=True)
 class Desk:
     """Receives calls: finds out who calls, and sees each to its end."""
@@ -63,8 +56,11 @@ class Desk:
     tracer: Tracer
 
     @contextlib.asynccontextmanager
-    async def call(self, context: Any, method: str, request: Any = None) -> AsyncIterator[Call]:
-        """A call that is counted, timed and logged once however it ends; refusals become statuses with details."""
+    async def call(self, context: Any, method: str) -> AsyncIterator[Call]:
+        """A call that is counted, timed and logged once however it ends; refusals become statuses with details.
+
+        The block is entered with a caller that is known, and has the request yet to read.
+        """
         started = time.monotonic()
         call = Call(method, secrets.token_hex(8), Principal(""))
         refusal: Refusal | None = None
@@ -76,7 +72,6 @@ class Desk:
                     call.principal = self.authenticator.principal(
                         tuple(context.invocation_metadata() or ()), context.auth_context()
                     )
-                    check_readable(request)
                     yield call
                 except WireError as error:
                     refusal = Refusal(error.reason, str(error), call.request_id, call.retry_seconds)

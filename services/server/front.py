@@ -1,4 +1,4 @@
-"""The RPCs: each checks, stores or hands to a worker. Imports neither torch, tenseal, numpy nor numba.
+"""The RPCs: each reads its request, checks, stores or hands to a worker. Imports neither torch, tenseal, numpy nor numba.
 
 What touches the disk runs on one thread of its own and what computes runs in workers, so the event loop is always free to answer
 health checks and to notice that a client went away.
@@ -18,7 +18,8 @@ from he_runtime.errors import WireError
 from he_runtime.wire.ciphertext_frames import check_fresh_frame
 from services._pb import inference_pb2 as messages
 from services._pb import inference_pb2_grpc as service
-from services.server.calls import Call, Desk, check_readable
+from services.server.calls import Call, Desk
+from services.server.handlers import next_request, one_request
 from services.server.identity import ANONYMOUS
 from services.server.key_store import KeyStore
 from services.server.limits import Limits
@@ -56,9 +57,10 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     # --- the model -------------------------------------------------------------------------------------------------
 
-    async def GetClientBundle(self, request: Any, context: Any) -> AsyncIterator[messages.FileChunk]:  # noqa: N802
+    async def GetClientBundle(self, requests: Any, context: Any) -> AsyncIterator[messages.FileChunk]:  # noqa: N802
         """Plan first, then the files of the public half."""
-        async with self.desk.call(context, "GetClientBundle", request) as call:
+        async with self.desk.call(context, "GetClientBundle") as call:
+            await self._request(requests)
             async for chunk in self._bundle():
                 call.bytes_out += len(chunk.data)
                 yield chunk
@@ -71,22 +73,23 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     # --- keys ------------------------------------------------------------------------------------------------------
 
-    async def OpenUpload(self, request: Any, context: Any) -> messages.UploadState:  # noqa: N802
+    async def OpenUpload(self, requests: Any, context: Any) -> messages.UploadState:  # noqa: N802
         """Begin, or say how far an upload got."""
-        async with self.desk.call(context, "OpenUpload", request) as call:
+        async with self.desk.call(context, "OpenUpload") as call:
+            request = await self._request(requests)
             self._take_work()
             self._check_program(request.program_digest)
             call.key_set = request.key_set or await self.on_disk(self.store.create, call.principal.tenant)
             return await self._state(call, partial=True)
 
-    async def UploadKeys(self, request_iterator: Any, context: Any) -> messages.UploadState:  # noqa: N802
+    async def UploadKeys(self, requests: Any, context: Any) -> messages.UploadState:  # noqa: N802
         """Keys in chunks; once all are there a worker loads them, so that the first query is as fast as the next."""
         async with self.desk.call(context, "UploadKeys") as call:
             self._take_work()
             tenant = call.principal.tenant
             with self.uploads.one(tenant, self.limits.uploads_per_client, self.limits.uploads):
                 async with asyncio.timeout(self.limits.upload_seconds):
-                    async for chunk in self._chunks(request_iterator):
+                    async for chunk in self._chunks(requests):
                         if call.key_set and chunk.key_set != call.key_set:
                             raise WireError("unknown_key_set", "one upload call is for one key set")
                         call.key_set = chunk.key_set
@@ -101,20 +104,14 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
                     await self._load(call)
                 return await self._state(call, ready=ready)
 
-    async def _chunks(self, stream: Any) -> AsyncIterator[Any]:
+    async def _chunks(self, requests: Any) -> AsyncIterator[Any]:
         """Chunks, none larger than allowed, none later than allowed."""
-        iterator = aiter(stream)
+        iterator = aiter(requests)
         while True:
             try:
-                async with asyncio.timeout(self.limits.idle_seconds):
-                    chunk = await anext(iterator)
+                chunk = await next_request(iterator, self.limits.idle_seconds, "resume the upload")
             except StopAsyncIteration:
                 return
-            except TimeoutError:
-                raise WireError(
-                    "idle", f"nothing came for {self.limits.idle_seconds:.0f} s; resume the upload"
-                ) from None
-            check_readable(chunk)
             if len(chunk.data) > self.limits.chunk_bytes:
                 raise WireError("oversize", f"a chunk has at most {self.limits.chunk_bytes} bytes")
             yield chunk
@@ -130,9 +127,10 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
                     await self.on_disk(self.store.delete, call.key_set, call.principal.tenant)
             raise
 
-    async def DeleteKeys(self, request: Any, context: Any) -> messages.DeleteKeysResponse:  # noqa: N802
+    async def DeleteKeys(self, requests: Any, context: Any) -> messages.DeleteKeysResponse:  # noqa: N802
         """Forget keys on disk and in memory."""
-        async with self.desk.call(context, "DeleteKeys", request) as call:
+        async with self.desk.call(context, "DeleteKeys") as call:
+            request = await self._request(requests)
             tenant = call.principal.tenant
             if request.key_set:
                 call.key_set = request.key_set
@@ -148,9 +146,10 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     # --- queries ---------------------------------------------------------------------------------------------------
 
-    async def SelfTest(self, request: Any, context: Any) -> messages.SelfTestResponse:  # noqa: N802
+    async def SelfTest(self, requests: Any, context: Any) -> messages.SelfTestResponse:  # noqa: N802
         """Every key once, on a vector that only the client knows."""
-        async with self.desk.call(context, "SelfTest", request) as call:
+        async with self.desk.call(context, "SelfTest") as call:
+            request = await self._request(requests)
             self._take_work()
             self._check_program(request.program_digest)
             call.key_set, call.bytes_in = request.key_set, len(request.input)
@@ -162,9 +161,10 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
             call.bytes_out = len(rotations) + len(square)
             return messages.SelfTestResponse(rotations=rotations, square=square)
 
-    async def Infer(self, request: Any, context: Any) -> AsyncIterator[messages.InferEvent]:  # noqa: N802
+    async def Infer(self, requests: Any, context: Any) -> AsyncIterator[messages.InferEvent]:  # noqa: N802
         """Progress events, then the result."""
-        async with self.desk.call(context, "Infer", request) as call:
+        async with self.desk.call(context, "Infer") as call:
+            request = await self._request(requests)
             self._take_work()
             self._check_program(request.program_digest)
             call.key_set, call.bytes_in = request.key_set, sum(len(item.data) for item in request.inputs)
@@ -205,6 +205,9 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
         yield messages.InferEvent(result=messages.InferResult(outputs=named, seconds=stages["compute"]))
 
     # --- what they share -------------------------------------------------------------------------------------------
+
+    async def _request(self, requests: Any) -> Any:
+        return await one_request(requests, self.limits.receive_seconds)
 
     async def on_disk(self, work: Callable[..., Answer], *arguments: Any) -> Answer:
         """Run something of the store on the store's thread. It is finished even when the caller goes away."""

@@ -34,8 +34,10 @@ class Limits(BaseModel):
     """Jobs that may wait for a worker."""
     request_seconds: float = Field(300.0, gt=0)
     """Longest a job may compute, by the wall clock; its processor time is bounded by this times the worker's threads."""
+    receive_seconds: float = Field(240.0, gt=0)
+    """Longest that a request may take to arrive whole: the largest does at a megabit a second."""
     idle_seconds: float = Field(30.0, gt=0)
-    """Longest that an upload may send nothing."""
+    """Longest that an upload may send nothing, or a health check take to arrive."""
     upload_seconds: float = Field(3600.0, gt=0)
     """Longest that one upload call may take."""
     key_sets_per_client: int = Field(2, ge=1)

@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from prometheus_client import start_http_server
 
+from services._pb import inference_pb2
 from services.health_check import SERVICE_NAME
 from services.server.calls import Desk
-from services.server.doorkeeper import Doorkeeper
 from services.server.front import Front
 from services.server.handlers import service_handler
 from services.server.health import Health
@@ -61,8 +61,8 @@ async def serve(
             tracer = Tracer.from_environment() if settings.traces else Tracer()
             desk = Desk(Authenticator(settings.authentication, TokenFile(settings.tokens)), metrics, tracer)
             front = Front(model, store, pool, desk, settings.limits)
-            health = Health(settings.limits.health_watches)
-            server = _server(settings, desk, front, health)
+            health = Health(settings.limits.health_watches, settings.limits.idle_seconds)
+            server = _server(settings, front, health)
             port = _listen(server, settings)
             await server.start()
             watch = asyncio.ensure_future(_watch(front, health))
@@ -122,10 +122,9 @@ def _key_directory(settings: Settings) -> Iterator[Path]:
         yield Path(temporary) / "keys"
 
 
-def _server(settings: Settings, desk: Desk, front: Front, health: Health) -> Any:
+def _server(settings: Settings, front: Front, health: Health) -> Any:
     limits = settings.limits
     server = grpc.aio.server(
-        interceptors=(Doorkeeper(desk),),
         options=[
             ("grpc.max_receive_message_length", limits.message_bytes),
             ("grpc.max_send_message_length", limits.message_bytes),
@@ -139,8 +138,12 @@ def _server(settings: Settings, desk: Desk, front: Front, health: Health) -> Any
         ],
         maximum_concurrent_rpcs=limits.concurrent_calls,
     )
-    server.add_generic_rpc_handlers((service_handler(front),))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    server.add_generic_rpc_handlers(
+        (
+            service_handler(inference_pb2.DESCRIPTOR.services_by_name["Inference"], front),
+            service_handler(health_pb2.DESCRIPTOR.services_by_name["Health"], health),
+        )
+    )
     if settings.reflection:
         from grpc_reflection.v1alpha import reflection
 

@@ -64,6 +64,7 @@ def server(bundle: Path, place: Path, tokens: dict[str, str]) -> Iterator[LocalS
         "limits.queued_requests": 1,
         "limits.requests_per_client": 3,
         "limits.idle_seconds": 1,
+        "limits.receive_seconds": 3,
     }
     with tiny_server(bundle, place / "server", settings=settings) as running:
         yield running
@@ -319,28 +320,53 @@ def test_metrics_count_streams_and_name_nobody(server: LocalServer, place: Path,
     assert not [word for word in ("alice", "token:", alice._stored_key_set()) if word in text]
 
 
-@pytest.mark.parametrize("method", ["GetClientBundle", "UploadKeys", "Infer", "DeleteKeys"])
-def test_a_stranger_is_turned_away_before_its_request_is_read(server: LocalServer, method: str) -> None:
-    never = threading.Event()
+@contextlib.contextmanager
+def unsent() -> Iterator[Iterator[bytes]]:
+    """A single request that is not sent: a handler that waits for it waits for ever."""
+    end = threading.Event()
 
-    def unsent() -> Iterator[bytes]:
-        never.wait(20)  # a single request that is not sent: a handler that reads it first waits for ever
+    def requests() -> Iterator[bytes]:
+        end.wait(20)
         yield b""
 
+    try:
+        yield requests()
+    finally:
+        end.set()
+
+
+@pytest.mark.parametrize("method", ["GetClientBundle", "UploadKeys", "Infer", "DeleteKeys"])
+def test_a_stranger_is_turned_away_before_its_request_is_read(server: LocalServer, method: str) -> None:
     refused = metric(server, 'thex_refused_total{reason="unauthenticated"}')
     credentials = grpc.ssl_channel_credentials(server.authority.read_bytes())
     with grpc.secure_channel(server.target, credentials) as channel:
         call = channel.stream_stream(f"/thex.v1.Inference/{method}")
         for headers in ((), (("authorization", "Bearer thex_0123456789abcdef_a-wrong-secret"),)):
-            with pytest.raises(grpc.RpcError) as caught:
-                list(call(unsent(), timeout=10, metadata=headers))
+            with unsent() as requests, pytest.raises(grpc.RpcError) as caught:
+                list(call(requests, timeout=10, metadata=headers))
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
             assert caught.value.details().startswith("unauthenticated: this server knows its clients")
-        never.set()
         with pytest.raises(grpc.RpcError) as unknown:
             list(channel.stream_stream("/thex.v1.Inference/Nothing")(iter([b""]), timeout=10))
         assert unknown.value.code() == grpc.StatusCode.UNIMPLEMENTED
     eventually(lambda: metric(server, 'thex_refused_total{reason="unauthenticated"}') == refused + 2)
+
+
+@pytest.mark.parametrize(
+    "method", ["thex.v1.Inference/Infer", "thex.v1.Inference/DeleteKeys", "grpc.health.v1.Health/Check"]
+)
+def test_a_request_that_does_not_come_holds_no_call(server: LocalServer, tokens: dict[str, str], method: str) -> None:
+    headers = (("authorization", f"Bearer {tokens['alice']}"),)
+    credentials = grpc.ssl_channel_credentials(server.authority.read_bytes())
+    with grpc.secure_channel(server.target, credentials) as channel:
+        call = channel.stream_stream(f"/{method}")
+        with unsent() as requests, pytest.raises(grpc.RpcError) as late:
+            list(call(requests, timeout=15, metadata=headers))
+        with pytest.raises(grpc.RpcError) as none:
+            list(call(iter([]), timeout=15, metadata=headers))
+    assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert late.value.details().startswith("idle: nothing came whole")
+    assert none.value.details() == "malformed: the call ended without a request"
 
 
 def test_sigterm_says_not_serving_then_drains(bundle: Path, tmp_path: Path) -> None:
