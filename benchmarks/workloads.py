@@ -65,16 +65,22 @@ def random_workload(
 ) -> Workload:
     """Random weights of a shape that nobody has trained; feed-forward four times as wide as a token; the planner's own ring.
 
-    heads: None for heads of 64. embedding: a sentence encoder instead of a classifier.
+    heads: None for heads of 64. embedding: a sentence encoder instead of a classifier. The softmax is that of models which
+    are trained now, `quadratic_centred`: it takes more than `quadratic`.
     """
     if hidden % (heads or min(HEAD_SIZE, hidden)) or not layers > 0 or not hidden > 0:
         whose = f"of {heads} heads" if heads else f"of a head's {HEAD_SIZE}"
         raise ValueError(f"{hidden} features are not a multiple {whose}")
     heads = heads or max(1, hidden // HEAD_SIZE)
-    if embedding:
-        weights = random_weights(layers, hidden, heads, 4 * hidden, classes=None, pooling="mean")
-    else:
-        weights = random_weights(layers, hidden, heads, 4 * hidden)
+    weights = random_weights(
+        layers,
+        hidden,
+        heads,
+        4 * hidden,
+        softmax="quadratic_centred",
+        classes=None if embedding else 2,
+        pooling="mean" if embedding else "first",
+    )
     name = f"random-{layers}x{hidden}" + ("-embedding" if embedding else "")
     scales = COARSE_SCALES_BITS if embedding else SCALES_BITS
     plan = plan_weights(weights, (bucket,), logit_range=50.0, model_digest=name, scales_bits=scales)
