@@ -138,7 +138,7 @@ class Client:
         self._connection.close()
 
     def cancel(self) -> None:
-        """End what another thread is waiting for; the server stops working on it."""
+        """End what another thread is waiting for: what is encrypted meanwhile is not sent, and the server stops working."""
         self._connection.cancel()
 
     # --- what a user calls -----------------------------------------------------------------------------------------
@@ -373,26 +373,29 @@ class Client:
     # --- one query -------------------------------------------------------------------------------------------------
 
     def _ask(self, prepared: Prepared) -> _Answer:
+        still_wanted = self._connection.watch()
         keys: _Keys | None = None
         try:
             keys = self._fitting_keys()
-            return self._repeated_query(keys, prepared)
+            return self._repeated_query(keys, prepared, still_wanted)
         except KeysUnknownError:
             # The server forgot the keys (they expired, it lost its disk): send them once more, unless somebody did.
             with self._preparing:
                 if self._keys is keys:
                     self._keys = None
                 keys = self._fitting_keys()
-            return self._repeated_query(keys, prepared)
+            return self._repeated_query(keys, prepared, still_wanted)
 
-    def _repeated_query(self, keys: _Keys, prepared: Prepared) -> _Answer:
-        return self.retries.run(lambda: self._query(keys, prepared))
+    def _repeated_query(self, keys: _Keys, prepared: Prepared, still_wanted: Callable[[], None]) -> _Answer:
+        return self.retries.run(lambda: self._query(keys, prepared, still_wanted))
 
-    def _query(self, keys: _Keys, prepared: Prepared) -> _Answer:
+    def _query(self, keys: _Keys, prepared: Prepared, still_wanted: Callable[[], None]) -> _Answer:
+        still_wanted()
         started = time.perf_counter()
         inputs = self.session.encrypt(keys.secret, prepared)
         encrypted = time.perf_counter()
-        answer, server_seconds = self._infer(keys.key_set, prepared.bucket, inputs)
+        still_wanted()
+        answer, server_seconds = self._infer(keys.key_set, prepared.bucket, inputs, still_wanted)
         received = time.perf_counter()
         outputs = self.session.decrypt(keys.secret, prepared.bucket, answer)
         finished = time.perf_counter()
@@ -409,7 +412,9 @@ class Client:
             bytes_down=len(answer),
         )
 
-    def _infer(self, key_set: str, bucket: int, inputs: dict[str, bytes]) -> tuple[bytes, float]:
+    def _infer(
+        self, key_set: str, bucket: int, inputs: dict[str, bytes], still_wanted: Callable[[], None]
+    ) -> tuple[bytes, float]:
         request = messages.InferRequest(
             key_set=key_set,
             program_digest=self.plan.program_digest,
@@ -417,7 +422,7 @@ class Client:
             inputs=[messages.Ciphertext(name=name, data=data) for name, data in inputs.items()],
         )
         result: Any = None
-        for event in self._connection.stream("Infer", request, self.timeouts.infer):
+        for event in self._connection.stream("Infer", request, self.timeouts.infer, still_wanted):
             if event.WhichOneof("event") == "progress":
                 self.on_progress("infer", event.progress.done, event.progress.total)
             else:

@@ -1,7 +1,7 @@
 """The gRPC side of the client: channel, finite timeouts, identity, and statuses turned into ServerError."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class Connection:
         self._stub = service.InferenceStub(self.channel)
         self._metadata = () if identity.token is None else (("authorization", f"Bearer {identity.token}"),)
         self._running: set[Any] = set()
+        self._cancellations = 0
 
     def call(self, method: str, request: Any, seconds: float) -> Any:
         """One answer to one request, or to a stream of requests."""
@@ -61,11 +62,14 @@ class Connection:
             with self._cancellable(future):
                 return future.result()
 
-    def stream(self, method: str, request: Any, seconds: float) -> Iterator[Any]:
-        """A stream of answers."""
+    def stream(
+        self, method: str, request: Any, seconds: float, still_wanted: Callable[[], None] = lambda: None
+    ) -> Iterator[Any]:
+        """A stream of answers. still_wanted: as `watch` gives it, where the call belongs to work that began before it."""
         with server_errors():
             answers = getattr(self._stub, method)(request, timeout=seconds, metadata=self._metadata)
             with self._cancellable(answers):
+                still_wanted()  # once more: from here on `cancel` finds the call
                 yield from answers
 
     @contextlib.contextmanager
@@ -82,8 +86,19 @@ class Connection:
             self._running.discard(call)
             call.cancel()  # nothing, unless the reader left: then the server stops working for us
 
+    def watch(self) -> Callable[[], None]:
+        """What raises as a cancelled call does once `cancel` was called after this: for work between calls."""
+        before = self._cancellations
+
+        def still_wanted() -> None:
+            if self._cancellations != before:
+                raise server_error("cancelled", "the call was cancelled here")
+
+        return still_wanted
+
     def cancel(self) -> None:
         """End all running calls; they raise UnreachableError with the reason `cancelled`. From any thread."""
+        self._cancellations += 1
         for call in list(self._running):
             self._running.discard(call)
             call.cancel()

@@ -136,6 +136,39 @@ def test_a_call_that_is_ended_here_is_not_repeated(
     client.close()
 
 
+@pytest.mark.parametrize("end", [Client.cancel, Client.close])
+def test_what_is_encrypted_when_its_call_is_ended_is_not_sent(
+    server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: Callable[[Client], None]
+) -> None:
+    client = server.client(tmp_path / "keys")
+    client.prepare()
+    encrypt = client.session.encrypt
+
+    def ended_meanwhile(*arguments):
+        inputs = encrypt(*arguments)
+        end(client)
+        return inputs
+
+    monkeypatch.setattr(client.session, "encrypt", ended_meanwhile)
+    with pytest.raises(UnreachableError) as caught:
+        client.classify(TEXT)
+    assert caught.value.reason == "cancelled"
+    assert count(server, "Infer") == 0
+    client.close()
+
+
+def test_a_call_that_is_ended_between_two_attempts_makes_no_third(server: FakeServer, tmp_path: Path) -> None:
+    with server.client(tmp_path / "keys") as client:
+        client.prepare()
+        client.retries = Retries(sleep=lambda _seconds: client.cancel())
+        server.refuse("Infer", "busy", times=1)
+        with pytest.raises(UnreachableError) as caught:
+            client.classify(TEXT)
+        assert caught.value.reason == "cancelled"
+        assert count(server, "Infer") == 1
+        assert client.classify(TEXT).label in client.labels  # a call begun later is another wish
+
+
 def test_what_is_final_is_not_repeated(server: FakeServer, client: Client) -> None:
     server.refuse("Infer", "quarantined")
     with pytest.raises(ServerError, match="quarantined"):
