@@ -269,15 +269,14 @@ class Front(service.InferenceServicer):  # type: ignore[misc]
 
     async def _state(self, call: Call, *, ready: bool = False, partial: bool = False) -> messages.UploadState:
         complete = await self.on_disk(self.store.complete, call.key_set, call.principal.tenant)
-        parts = await self.on_disk(self.store.partial, call.key_set) if partial else []
+        part = await self.on_disk(self.store.partial, call.key_set) if partial else None
         return messages.UploadState(
             key_set=call.key_set,
             complete=complete,
             ready=ready,
-            partial=[
-                messages.PartialKey(galois_element=part.element, bytes=part.size_bytes, sha256=part.sha256)
-                for part in parts
-            ],
+            partial=[messages.PartialKey(galois_element=part.element, bytes=part.size_bytes, sha256=part.sha256)]
+            if part
+            else [],
         )
 
     def _take_work(self) -> None:

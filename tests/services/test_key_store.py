@@ -1,6 +1,7 @@
 """Keys on disk: whatever moment a process ends at, what was acknowledged is there and nothing else is."""
 
 import errno
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -99,12 +100,26 @@ def test_an_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
     store.append(name, ALICE, 3, 0, content[:700])
     store.close()
     store = open_store(tmp_path)
-    (part,) = store.partial(name)
+    part = store.partial(name)
+    assert part is not None
     assert (part.element, part.size_bytes) == (3, 700)
     assert reason(store.append, name, ALICE, 3, 699, content[699:]) == "wrong_offset"
     assert store.append(name, ALICE, 3, 700, content[700:])
     assert store.complete(name, ALICE) == [3]
-    assert store.partial(name) == []
+    assert store.partial(name) is None
+
+
+def test_of_parts_that_are_here_the_one_that_came_last_is_named(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    name = store.create(ALICE)
+    for newest, element in enumerate((9, 3, 0)):  # in an order that neither names nor sizes have
+        store.append(name, ALICE, element, 0, key_message(element)[: 300 + element])
+        os.utime(tmp_path / "keys" / "partial" / f"{name}-{element}", ns=(newest, newest))
+    part = store.partial(name)
+    assert part is not None
+    assert (part.element, part.sha256) == (0, hashlib.sha256(key_message(0)[:300]).digest())
+    for element in (9, 3):  # the others are taken anew
+        assert store.append(name, ALICE, element, 0, key_message(element))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +137,7 @@ def test_what_is_not_the_planned_key_leaves_nothing(tmp_path: Path, change, expe
     store = open_store(tmp_path)
     name = store.create(ALICE)
     assert reason(send, store, name, ALICE, 3, change(key_message(3))) == expected
-    assert store.partial(name) == []
+    assert store.partial(name) is None
     assert store.complete(name, ALICE) == []
     assert reason(store.append, name, ALICE, 5, 0, key_message(3)) == "unwanted_key"
 
@@ -218,7 +233,9 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(key_store.os, "write", half_then_full)
         assert reason(store.append, name, ALICE, 3, 700, content[700:720]) == "disk_full"
-    assert store.partial(name)[0].size_bytes == 700
+    part = store.partial(name)
+    assert part is not None
+    assert part.size_bytes == 700
     assert store.append(name, ALICE, 3, 700, content[700:])
     tight = LIMITS.model_copy(update={"disk_reserve_bytes": 1 << 60})
     assert reason(open_store(tmp_path, tight).create, ALICE) == "disk_full"
