@@ -59,7 +59,7 @@ class Engine(Protocol[Ciphertext, Plaintext]):
 
         Output o is the sum over ciphertexts c, g and b of the rotation by g·giant_step of (c rotated by baby_steps[b]) times
         tables[o][c][g, b]. There are 2 to MOST_BABY_STEPS baby steps,
-        the first of them 0; ciphertexts are of one level, at least 1, every product of the same scale.
+        the first of them 0; ciphertexts are of one level, at least 1, all products of an output of the same scale.
         """
         ...
 

@@ -230,8 +230,9 @@ class NumbaEngine:
 
         Everything stays modulo QP until one division by P and the last prime at the end (see `kernels.matrix`).
         """
-        level, scale = ciphertexts[0].level, ciphertexts[0].scale * tables[0][0].scale
-        for inputs in tables:
+        level = ciphertexts[0].level
+        scales = [ciphertexts[0].scale * inputs[0].scale for inputs in tables]
+        for scale, inputs in zip(scales, tables, strict=True):
             for ciphertext, table in zip(ciphertexts, inputs, strict=True):
                 self._same(level, ciphertext.level, scale, ciphertext.scale * table.scale)
                 self._same(level, table.level, scale, scale)
@@ -252,7 +253,8 @@ class NumbaEngine:
         giant = self._rotation_key(giant_step, level) if needed else None
         residues = [ciphertext.residues for ciphertext in ciphertexts]
         results = linear_transforms(self._switcher, residues, words, babies, self._stacks[steps], giant)
-        return [NumbaCiphertext(out, scale / self.parameters.primes[level]) for out in results]
+        prime = self.parameters.primes[level]
+        return [NumbaCiphertext(out, scale / prime) for out, scale in zip(results, scales, strict=True)]
 
     def weighted_sum(
         self, ciphertexts: Sequence[NumbaCiphertext], plaintexts: Sequence[NumbaPlaintext]

@@ -133,7 +133,7 @@ def test_a_rescaled_product_is_a_product_sum_and_a_rescale(rig: Rig) -> None:
 @pytest.mark.parametrize("level", range(1, LEVELS + 1))
 @pytest.mark.parametrize("period", [16, SLOTS])
 def test_linear_transforms(rig: Rig, level: int, period: int) -> None:
-    """Two inputs of different scales, two outputs with different numbers of giant steps, zero diagonals among them."""
+    """Two inputs of different scales, two outputs of different scales and numbers of giant steps, zero diagonals among them."""
     generator = np.random.default_rng(period)
     slots = [vector(1), vector(2) + 1j * vector(3)]
     inputs = [rig.engine.drop(rig.encrypt(v), level) for v in slots]
@@ -143,19 +143,20 @@ def test_linear_transforms(rig: Rig, level: int, period: int) -> None:
     values = [[generator.uniform(-1, 1, (sums, 3, period)) for _ in inputs] for sums in (3, 1)]
     values[0][0][1, 2] = 0.0
     values[0][1][2] = 0.0
-    scales = (SCALE, SCALE / 2)
+    scales = ((SCALE, SCALE / 2), (2 * SCALE, SCALE))
     tables = [
-        [rig.engine.encode_table(v, level, scale) for v, scale in zip(row, scales, strict=True)] for row in values
+        [rig.engine.encode_table(v, level, scale) for v, scale in zip(row, of_inputs, strict=True)]
+        for row, of_inputs in zip(values, scales, strict=True)
     ]
     outputs = rig.engine.linear_transforms(inputs, tables, baby_steps, giant_step)
-    for output, row in zip(outputs, values, strict=True):
+    for output, row, (scale, _) in zip(outputs, values, scales, strict=True):
         expected = np.zeros(SLOTS, np.complex128)
         for v, table in zip(slots, row, strict=True):
             for giant, diagonals in enumerate(table):
                 for step, diagonal in zip(baby_steps, diagonals, strict=True):
                     expected += np.roll(np.roll(v, -step) * np.resize(diagonal, SLOTS), -giant * giant_step)
         assert rig.engine.level(output) == level - 1
-        assert rig.engine.scale(output) == pytest.approx(SCALE**2 / PARAMETERS.primes[level])
+        assert rig.engine.scale(output) == pytest.approx(SCALE * scale / PARAMETERS.primes[level])
         # 18 products, each with the error of a rotation or two.
         np.testing.assert_allclose(rig.decrypt(output), expected, rtol=0, atol=36 * rig.tolerance)
 

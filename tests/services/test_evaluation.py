@@ -24,7 +24,7 @@ from services.evaluation import _chosen, answered, evaluate
 from services.hostile_evaluation import evaluate_hostile
 from services.report.rows import Wanted, collect, majority
 from services.report.tables import agreements, by_step, costs, mean_drops
-from services.report.write import write_report, write_results
+from services.report.write import MOST_LINES, write_report, write_results
 from tests.bundles import write_small_bundle
 from tests.thex.test_bundle import QUICK, TEACHER, write_task
 from thex.tasks import find_task
@@ -264,6 +264,10 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert "&lt;test&gt;" in page
     assert page.count("<img") == sum(path.suffix == ".png" for path in files) == 2
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in files if path.suffix == ".png")
+    many = [f"{missing} {number}" for number in range(MOST_LINES + 1)]
+    write_report(rows, many, facts, tmp_path / "many")
+    assert json.loads((tmp_path / "many" / "results.json").read_text())["left_out"] == many
+    assert f"- {len(many)} of what was wanted is not there" in (tmp_path / "many" / "report.md").read_text()
 
 
 def _report(rows: list[dict[str, Any]], facts: dict[str, Any], directory: Path) -> str:
