@@ -10,8 +10,7 @@ from he_runtime.lowering.hadamard import HadamardLowering, levels_needed_with_ha
 from he_runtime.lowering.rows import RowLayout
 from he_runtime.network import network_of
 from he_runtime.parameters import make_parameters
-from he_runtime.planner import plan_weights
-from tests.he_runtime.test_lowering import simulate
+from tests.he_runtime.test_lowering import simulate, tiny_plan
 from tests.random_models import random_text, random_weights
 
 LAYOUTS = [
@@ -80,11 +79,7 @@ def test_the_program_computes_what_the_model_computes(
     softmax: str,
 ) -> None:
     weights = random_weights(layers, hidden, heads, intermediate, softmax=softmax, classes=classes)
-    levels = levels_needed_with_hadamard_sums(fold(network_of(weights)))
-    parameters = make_parameters(ring_degree, levels, insecure_test=True)
-    plan = plan_weights(
-        weights, (bucket,), logit_range=50.0, model_digest="test", parameters=parameters, lowering="hadamard sums"
-    )
+    plan = tiny_plan(weights, (bucket,), ring_degree, "hadamard sums")
     text = random_text(tokens, hidden)
     simulated = simulate(plan, bucket, text)
     np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)

@@ -12,15 +12,15 @@ from he_runtime.lowering.wide_values import levels_needed_with_wide_values
 from he_runtime.network import network_of
 from he_runtime.parameters import Parameters, make_parameters
 from he_runtime.plan import Plan
-from he_runtime.planner import plan_weights
+from he_runtime.planner import LOWERINGS, plan_weights
 from tests.random_models import random_text, random_weights
 
 
-def tiny_plan(weights, buckets, ring_degree: int = 1024) -> Plan:
-    levels = levels_needed(fold(network_of(weights)))
+def tiny_plan(weights, buckets, ring_degree: int = 1024, lowering: str = "token shifts") -> Plan:
+    levels = LOWERINGS[lowering][1](fold(network_of(weights)))
     parameters = make_parameters(ring_degree, levels, insecure_test=True)
     return plan_weights(
-        weights, buckets, logit_range=50.0, model_digest="test", parameters=parameters, lowering="token shifts"
+        weights, buckets, logit_range=50.0, model_digest="test", parameters=parameters, lowering=lowering
     )
 
 

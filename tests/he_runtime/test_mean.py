@@ -6,12 +6,10 @@ import pytest
 from he_runtime import plain_model
 from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import PlanError
-from he_runtime.folding import PASSES, fold
+from he_runtime.folding import PASSES
 from he_runtime.network import evaluate, network_of
-from he_runtime.parameters import make_parameters
-from he_runtime.plan import Plan
-from he_runtime.planner import LOWERINGS, plan_weights
-from tests.he_runtime.test_lowering import answer_slots, simulate
+from he_runtime.planner import LOWERINGS
+from tests.he_runtime.test_lowering import answer_slots, simulate, tiny_plan
 from tests.random_models import random_text, random_weights
 
 SHAPES = [
@@ -22,14 +20,6 @@ SHAPES = [
     (2, 6, 3, 20, 16, 11, None),  # nothing is a power of two
     (2, 8, 2, 16, 64, 50, None),  # more tokens than one ciphertext holds
 ]
-
-
-def mean_plan(weights, buckets: tuple[int, ...], lowering: str) -> Plan:
-    levels = LOWERINGS[lowering][1](fold(network_of(weights)))
-    parameters = make_parameters(1024, levels, insecure_test=True)
-    return plan_weights(
-        weights, buckets, logit_range=50.0, model_digest="test", parameters=parameters, lowering=lowering
-    )
 
 
 @pytest.mark.parametrize("count", range(len(PASSES) + 1))
@@ -57,7 +47,7 @@ def test_every_lowering_computes_what_the_model_computes(
 ) -> None:
     weights = random_weights(layers, hidden, heads, intermediate, softmax=softmax, classes=classes, pooling="mean")
     text = random_text(tokens, hidden)
-    simulated = simulate(mean_plan(weights, (bucket,), lowering), bucket, text)
+    simulated = simulate(tiny_plan(weights, (bucket,), lowering=lowering), bucket, text)
     assert simulated.shape == (hidden if classes is None else classes,)
     np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)
 
@@ -66,7 +56,7 @@ def test_every_lowering_computes_what_the_model_computes(
 def test_an_answer_holds_the_embedding_and_nothing_else(lowering: str) -> None:
     """Partial sums in other slots would tell a client of the weights."""
     weights, text = random_weights(2, 6, 2, 16, classes=None, pooling="mean"), random_text(5, 6)
-    plan = mean_plan(weights, (8, 16), lowering)
+    plan = tiny_plan(weights, (8, 16), lowering=lowering)
     client = ClientPlan.from_json(plan.client_plan().to_json(), allow_insecure_test=True)
     embedding = plain_model.logits(weights, text)
     for bucket in (8, 16):
@@ -85,7 +75,7 @@ def test_an_answer_holds_the_embedding_and_nothing_else(lowering: str) -> None:
 @pytest.mark.parametrize("outputs", [8, 9, 100, 256])
 def test_many_outputs_go_on_in_other_rows(outputs: int) -> None:
     weights, text = random_weights(1, 8, 2, 16, classes=outputs, pooling="mean"), random_text(5, 8)
-    plan = mean_plan(weights, (8, 16), "hadamard sums")
+    plan = tiny_plan(weights, (8, 16), lowering="hadamard sums")
     client = plan.client_plan()
     wanted = plain_model.logits(weights, text)
     for bucket in (8, 16):
@@ -101,4 +91,4 @@ def test_more_outputs_than_places_are_refused() -> None:
         ("token shifts", "500 outputs; a row of 8"),
     ):
         with pytest.raises(PlanError, match=reason):
-            mean_plan(weights, (8,), lowering)
+            tiny_plan(weights, (8,), lowering=lowering)

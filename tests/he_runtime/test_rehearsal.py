@@ -7,11 +7,6 @@ from he_runtime.bundle import Pooling, Softmax
 from he_runtime.engines.numba_engine import NumbaEngine
 from he_runtime.errors import KeyMissingError
 from he_runtime.execution import encode_constants
-from he_runtime.folding import fold
-from he_runtime.lowering.hadamard import levels_needed_with_hadamard_sums
-from he_runtime.network import network_of
-from he_runtime.parameters import make_parameters
-from he_runtime.planner import plan_weights
 from he_runtime.rehearsal import rehearse
 from tests.he_runtime.test_lowering import tiny_plan
 from tests.random_models import random_weights
@@ -36,11 +31,7 @@ def test_our_engine_takes_every_kind_of_program(heads: int, pooling: Pooling, so
     Heads in two groups, the last of them with its key beside its query (3) or without (4).
     """
     weights = random_weights(3, 4 * heads, heads, 16, softmax=softmax, pooling=pooling)
-    levels = levels_needed_with_hadamard_sums(fold(network_of(weights)))
-    parameters = make_parameters(256, levels, insecure_test=True)
-    plan = plan_weights(
-        weights, (4,), logit_range=50.0, model_digest="test", parameters=parameters, lowering="hadamard sums"
-    )
+    plan = tiny_plan(weights, (4,), 256, "hadamard sums")
     program, engine = plan.programs[4], NumbaEngine(plan.parameters)
     outputs = rehearse(program, engine, encode_constants(program, engine), plan.keys)
     for name, value in program.outputs.items():

@@ -157,7 +157,7 @@ def test_what_is_encrypted_when_its_call_is_ended_is_not_sent(
     client.close()
 
 
-def test_a_call_that_is_ended_between_two_attempts_makes_no_third(server: FakeServer, tmp_path: Path) -> None:
+def test_a_call_that_is_ended_between_two_attempts_makes_no_second(server: FakeServer, tmp_path: Path) -> None:
     with server.client(tmp_path / "keys") as client:
         client.prepare()
         client.retries = Retries(sleep=lambda _seconds: client.cancel())

@@ -112,13 +112,13 @@ def test_an_upload_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_of_parts_that_are_here_the_one_that_came_last_is_named(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     name = store.create(ALICE)
-    for newest, element in enumerate((9, 3, 0)):  # in an order that neither names nor sizes have
+    for newest, element in enumerate((9, 0, 3)):  # an order that neither names nor sizes have, up or down
         store.append(name, ALICE, element, 0, key_message(element)[: 300 + element])
         os.utime(tmp_path / "keys" / "partial" / f"{name}-{element}", ns=(newest, newest))
     part = store.partial(name)
     assert part is not None
-    assert (part.element, part.sha256) == (0, hashlib.sha256(key_message(0)[:300]).digest())
-    for element in (9, 3):  # the others are taken anew
+    assert (part.element, part.sha256) == (3, hashlib.sha256(key_message(3)[:303]).digest())
+    for element in (9, 0):  # the others are taken anew
         assert store.append(name, ALICE, element, 0, key_message(element))
 
 
