@@ -20,7 +20,7 @@ from thex.corpus import unlabelled
 from thex.data import Batch, Encoded, encode, load_tokenizer, shuffled
 from thex.encoder import EXACT, Encoder
 from thex.optimisation import Schedule
-from thex.pairs import SCALE, embeddings, judged_pairs, learn_pairs, overlapping_pairs, sentences, shares
+from thex.pairs import SCALE, embeddings, judged_pairs, keep_share, learn_pairs, overlapping_pairs, sentences, shares
 from thex.precision import choose_device, mixed
 from thex.progress import Progress, silent
 from thex.recorder import Recorder
@@ -39,6 +39,7 @@ MAY_CHANGE = (
     "sentences_of_each_task",
     "longest_of_pair",
     "pairs_learning_rate",
+    "pairs_share",
 )
 
 
@@ -51,7 +52,8 @@ class PretrainingConfig(Facts):
     pairs: so many pairs of sentences the student reads after that, each once, learning the teacher's cosine of the two and the
     share of the second's tokens that the first has (thex.pairs); the teacher has to be a mean-pooled sentence encoder. 0: none.
     overlapping_pairs: so many more, of a text and a part of it, for the share alone. sentences_of_each_task: drawn on for both;
-    longer ones than longest_of_pair tokens are left out.
+    longer ones than longest_of_pair tokens are left out. pairs_share: how far the student goes from its weights before pairs to
+    those after them, 1 for all the way; lessons on pairs forget some of what single texts taught, and less of the way keeps both.
     """
 
     layers: int = 2
@@ -72,6 +74,7 @@ class PretrainingConfig(Facts):
     sentences_of_each_task: int = Field(default=8_000, gt=0)
     longest_of_pair: int = 40
     pairs_learning_rate: float = 5e-4
+    pairs_share: float = Field(default=1.0, gt=0, le=1)
     batch: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
@@ -148,11 +151,11 @@ def pretrain(
                 file.write(json.dumps(row) + "\n")
             sums, judged_to = dict.fromkeys(sums, 0.0), number + 1
             state.keep(number + 1, optimiser)
-    judged = (
-        _learn_pairs(config, teacher, student, tokenizer_path, data, run, device, progress)
-        if _has_pairs(config)
-        else {}
-    )
+    judged: dict[str, object] = {}
+    if _has_pairs(config):
+        before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+        judged = _learn_pairs(config, teacher, student, tokenizer_path, data, run, device, progress)
+        keep_share(student, before, config.pairs_share)
     save_checkpoint(student.eval(), out, tokenizer_path)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     report = {
@@ -192,7 +195,10 @@ def _learn_pairs(
         examples += overlapping_pairs(texts, config.overlapping_pairs, config.seed)
     pairs = encode(tokenizer, examples)
     schedule = Schedule(1, config.batch, config.pairs_learning_rate, config.weight_decay)
-    state = run / f"pairs-{identity_of(config.model_dump())}.safetensors"  # of these pairs, after these epochs
+    lessons = config.model_dump(
+        exclude={"pairs_share"}
+    )  # of these pairs, after these epochs; shares of them may be tried
+    state = run / f"pairs-{identity_of(lessons)}.safetensors"
     errors = learn_pairs(student, pairs, schedule, device, config.seed, progress, state)
     cosines = pairs.labels[: config.pairs]
     return {

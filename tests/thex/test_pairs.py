@@ -81,7 +81,7 @@ def test_a_share_is_of_the_second_texts_own_tokens(separators: list[int], second
         shares(Encoded([[2, 5, 3]], [[0, 0, 0]], torch.zeros(1)))
 
 
-def test_pairs_follow_relations_in_a_run_that_had_none_and_resume(
+def test_pairs_follow_relations_in_a_run_that_had_none_and_resume_and_a_share_of_them_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher, data = write_teacher(tmp_path / "teacher"), write_task(tmp_path / "SST-2").parent
@@ -112,13 +112,18 @@ def test_pairs_follow_relations_in_a_run_that_had_none_and_resume(
     with pytest.raises(KeyboardInterrupt):
         pretrain(more, data, run, tmp_path / "again", states, stop)
     done: list[int] = []
-    again = pretrain(
-        more,
-        data,
-        run,
-        tmp_path / "again",
-        states,
-        lambda stage, n, _: done.append(n) if stage == "learn pairs" else None,
-    )
+
+    def watch(stage: str, number: int, total: int) -> None:
+        if stage == "learn pairs":
+            done.append(number)
+
+    again = pretrain(more, data, run, tmp_path / "again", states, watch)
     assert (done, {**again, "student": ""}) == ([3, 4], {**whole, "student": ""})
     torch.testing.assert_close(student("again"), student("with"), rtol=0, atol=0)
+    done.clear()
+    part = more.model_copy(update={"pairs_share": 0.25})
+    pretrain(part, data, run, tmp_path / "part", states, watch)
+    assert done == []  # lessons are not repeated for another share of them
+    before, after, between = student("without"), student("with"), student("part")
+    for name, tensor in between.items():
+        torch.testing.assert_close(tensor, 0.75 * before[name] + 0.25 * after[name])
