@@ -77,7 +77,7 @@ def rows(seed: int, deviation: float = 1.0) -> torch.Tensor:
     return deviation * torch.randn(50, 16, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + 0.3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.floats(0.1, 10), st.floats(-5, 5))
 def test_norms_that_subtract_the_mean_ignore_shifts_and_all_replacements_are_affine(
     seed: int, deviation: float, shift: float

@@ -25,7 +25,7 @@ def exact_error(fit: Fit, reference: object, x: float) -> float:
         return float(reference(mpmath.mpf(x)) - mpmath.polyval([mpmath.mpf(c) for c in fit.powers()], mpmath.mpf(x)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(-3, 3).filter(lambda c: c == 0 or abs(c) > 1e-3), min_size=1, max_size=7),
     INTERVALS,
@@ -62,7 +62,7 @@ def test_minimax_errors_alternate_and_are_level(function: object, degree: int, d
     assert max(everywhere) <= level * (1 + 1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(list(FUNCTIONS)), INTERVALS, DEGREES)
 def test_no_fit_has_a_smaller_largest_error_than_minimax(
     function: object, domain: tuple[float, float], degree: int

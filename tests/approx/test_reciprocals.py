@@ -14,7 +14,7 @@ from approx.reciprocal_network import HIGHEST_SUM, LOWEST_SUM, SUM_UNIT
 from approx.softmax import TheXCubicSoftmax, TheXSoftmax, fit_reciprocal
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.floats(0.05, 10), st.floats(1.5, 40), st.integers(0, 9))
 def test_the_largest_relative_error_is_the_closed_form_and_is_level(low: float, ratio: float, degree: int) -> None:
     high = low * ratio

@@ -38,7 +38,7 @@ def attention(draw: st.DrawFn, largest: float = 4.0) -> tuple[torch.Tensor, torc
     return scores, torch.tensor([[float(key < length) for key in range(tokens)] for length in lengths]).double()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NAMES, attention())
 def test_padding_has_no_weight_and_no_influence(name: str, drawn: tuple[torch.Tensor, torch.Tensor]) -> None:
     scores, mask = drawn
@@ -51,7 +51,7 @@ def test_padding_has_no_weight_and_no_influence(name: str, drawn: tuple[torch.Te
     assert torch.equal(module(changed, mask), weights)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(NAMES, attention(), st.randoms(use_true_random=False))
 def test_the_order_of_the_keys_does_not_matter(name: str, drawn: tuple, random: object) -> None:
     scores, mask = drawn
@@ -64,7 +64,7 @@ def test_the_order_of_the_keys_does_not_matter(name: str, drawn: tuple, random: 
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(attention())
 def test_exact_rows_add_up_to_one(drawn: tuple[torch.Tensor, torch.Tensor]) -> None:
     scores, mask = drawn
@@ -72,7 +72,7 @@ def test_exact_rows_add_up_to_one(drawn: tuple[torch.Tensor, torch.Tensor]) -> N
     assert weights.sum(-1).numpy() == pytest.approx(np.ones(weights.shape[:-1]), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(["quadratic", "quadratic_centred", "linear", "power_length", "power_constant"]),
     attention(),
@@ -101,7 +101,7 @@ def test_rows_add_up_to_the_mean_of_the_polynomial(name: str, drawn: tuple, seed
                 assert (weights >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(["exact", "quadratic_centred"]), attention(), st.floats(-4, 4))
 def test_what_all_scores_of_a_row_have_in_common_changes_nothing(name: str, drawn: tuple, largest: float) -> None:
     scores, mask = drawn
@@ -128,7 +128,7 @@ def test_centred_scores_are_fitted_to_what_they_are_evaluated_on() -> None:
     assert error("quadratic_centred", rows) < error("quadratic", rows) < 0.8 * error("quadratic", moved)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from([ExponentialSoftmax, NewtonSoftmax]), attention(), st.floats(0.05, 0.9), st.floats(1.1, 20))
 def test_exponential_rows_add_up_to_one_while_their_mean_is_in_the_interval(
     kind: type[ExponentialSoftmax], drawn: tuple, low: float, high: float
@@ -154,7 +154,7 @@ def test_outside_its_interval_the_polynomial_reciprocal_is_no_reciprocal() -> No
     assert (error > 10 * module.row_error(0)).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(attention())
 def test_both_readings_of_the_x_share_the_row_factor_and_differ_in_the_numerator(drawn: tuple) -> None:
     scores, mask = drawn
@@ -180,7 +180,7 @@ def test_the_codes_rows_add_up_to_one_as_far_as_t_is_a_reciprocal_and_the_formul
     assert (formula(scores, mask).sum(-1) - 1).abs().max() > 0.5
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000))
 def test_fits_recover_what_made_the_weights(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

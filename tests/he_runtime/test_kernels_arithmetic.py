@@ -23,7 +23,7 @@ def sum_of_products(a: np.ndarray, w: np.ndarray, anchor: float, p: float) -> tu
     return settle(high, low, anchor, p, 1.0 / p), low
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), p=st.sampled_from(PRIMES), count=st.integers(1, 64))
 def test_a_settled_sum_is_the_sum_of_products_modulo_p(data: st.DataObject, p: int, count: int) -> None:
     largest = min(p * 2**ANCHOR_MARGIN_BITS, 2**52) // count

@@ -74,7 +74,7 @@ def test_columns_are_transformed_as_each_alone(degree: int, columns: int) -> Non
 residues = st.lists(st.integers(0, 2**45), min_size=DEGREE, max_size=DEGREE)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(values=residues, row=st.integers(0, len(PRIMES) - 1))
 def test_inverse_undoes_forward_exactly(values: list[int], row: int) -> None:
     p = PRIMES[row]
@@ -84,7 +84,7 @@ def test_inverse_undoes_forward_exactly(values: list[int], row: int) -> None:
     assert np.abs(x).max() <= p
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(left=residues, right=residues, row=st.integers(0, len(PRIMES) - 1))
 def test_pointwise_products_are_negacyclic_products(left: list[int], right: list[int], row: int) -> None:
     p = PRIMES[row]
@@ -127,7 +127,7 @@ def test_extreme_residues_stay_exact() -> None:
             assert int(x[i]) % p == evaluate(values, pow(root, 2 * reverse(i, degree) + 1, p), p)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(exponent=st.integers(0, DEGREE - 1))
 def test_automorphism_permutes_as_substitution(exponent: int) -> None:
     element = 2 * exponent + 1

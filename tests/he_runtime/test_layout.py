@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from he_runtime.errors import PlanError
@@ -14,7 +14,6 @@ layouts = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(layouts, st.integers(0, 2**32 - 1))
 def test_every_token_is_read_back_and_rows_are_repeated(layout: Layout, seed: int) -> None:
     tensor = np.random.default_rng(seed).normal(size=(layout.bucket, layout.width))
@@ -31,7 +30,6 @@ def test_every_token_is_read_back_and_rows_are_repeated(layout: Layout, seed: in
         )
 
 
-@settings(deadline=None)
 @given(layouts, st.integers(0, 100))
 def test_rotation_by_rows_is_cyclic_over_tokens(layout: Layout, shift: int) -> None:
     tensor = np.arange(layout.block_tokens * layout.width, dtype=float).reshape(-1, layout.width)

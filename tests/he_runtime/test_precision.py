@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from he_runtime.engines.plain import PlainEngine
@@ -51,7 +51,6 @@ def test_an_error_in_one_part_alone_is_the_modulus(part: complex) -> None:
     assert (clean.minimum, dirty.minimum, dirty.maximum, found.modulus.mean) == (MAXIMUM_BITS, 7.0, 7.0, 7.0)
 
 
-@settings(deadline=None)  # other work may run beside the tests
 @given(st.lists(st.complex_numbers(max_magnitude=1e3, min_magnitude=1e-9), min_size=1, max_size=20), st.integers(-8, 8))
 def test_errors_twice_as_large_have_one_bit_less(errors: list[complex], exponent: int) -> None:
     error, zero = np.array(errors), np.zeros(len(errors))

@@ -245,7 +245,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_crash_at_any_step_loses_nothing_acknowledged(tmp_path: Path, data: st.DataObject) -> None:
     """At a random system call of a random step the process stops; the next one has what was acknowledged, and only whole keys."""
