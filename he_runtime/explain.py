@@ -159,8 +159,6 @@ def _way(alternative: dict[str, Any]) -> str:
     words = str(alternative["name"])
     if alternative["baby_steps"]:
         words += f", {alternative['baby_steps']} baby steps"
-    if alternative["baby_rounds"]:
-        words += f" in {alternative['baby_rounds']} round{'s' if alternative['baby_rounds'] > 1 else ''}"
     if alternative["hoisted_steps"]:
         words += f", {alternative['hoisted_steps']} rotations hoisted"
     return words

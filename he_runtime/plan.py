@@ -32,8 +32,6 @@ class Alternative:
     """Of its matrix products, where there is a choice."""
     hoisted_steps: int | None = None
     """Rotations that share a decomposition, where they are fewer than usual to save keys."""
-    baby_rounds: int | None = None
-    """Of its baby steps, where they may be several."""
     key_bytes: int = 0
     """Evaluation keys on the wire, for all buckets."""
 

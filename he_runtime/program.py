@@ -325,7 +325,7 @@ class ProgramBuilder:
         self._append("reinterpret", [value], [result])
         return result
 
-    def add_plain(self, value: Value, vector: NDArray[np.float64]) -> Value:
+    def add_plain(self, value: Value, vector: NDArray[Any]) -> Value:
         """Sum with a plaintext vector; free when it is zero."""
         if not vector.any():
             return value

@@ -12,7 +12,7 @@ from he_runtime.engines.packed_key import PackedKey
 from he_runtime.kernels import division, encoding, matrix, weighing
 
 Array = NDArray[np.float64]
-MOST_SUM_BYTES = 2_000_000_000
+MOST_SUM_BYTES = 2_500_000_000
 """What the sums of outputs that are made together may take, if it is more than one output: beyond it rotations are made again."""
 PADDING = 8
 """Entries between rows that are read together: a power of two apart they would fall into the same lines of the first cache."""

@@ -20,13 +20,14 @@ from he_runtime.engines.interface import MOST_BABY_STEPS
 from he_runtime.errors import PlanError
 from he_runtime.lowering.attention_polynomial import attention_polynomial
 from he_runtime.lowering.first_token import FirstTokenLayer
+from he_runtime.lowering.projections import ProjectionMaps
 from he_runtime.lowering.row_masks import RowMasks
-from he_runtime.lowering.row_operations import FRUGAL, HOISTED, Blocks, Map, RowOperations
+from he_runtime.lowering.row_operations import FRUGAL, HOISTED, STRIDE, Blocks, Map, RowOperations
 from he_runtime.lowering.row_states import State, StateMaps
 from he_runtime.lowering.row_weights import RowWeights
 from he_runtime.lowering.rows import RowLayout
 from he_runtime.lowering.shape import Shape
-from he_runtime.network import Affine, Layer, Network
+from he_runtime.network import Layer, Network
 from he_runtime.parameters import Parameters
 from he_runtime.program import Program, ProgramBuilder, Value
 
@@ -51,18 +52,18 @@ class HadamardLowering:
         """
         bits = math.log2(shape.width)
         below, above = 1 << math.floor(bits / 2), 1 << math.ceil(bits / 2)
-        most = min(shape.width, MOST_BABY_STEPS)
+        most = max(2, min(shape.width // STRIDE, MOST_BABY_STEPS))
         return [
             {"baby_steps": steps} for steps in sorted({min(max(2, steps), most) for steps in (below, above, 2 * above)})
         ]
 
     @staticmethod
     def frugal_choices(shape: Shape) -> list[dict[str, int]]:
-        """More where the keys of `choices` are too large: fewer baby steps, in two rounds, or fewer keys of other rotations."""
+        """More where the keys of `choices` are too large: fewer baby steps, or fewer keys of other rotations."""
         most = max(choice["baby_steps"] for choice in HadamardLowering.choices(shape))
         return [
-            {"baby_steps": most * share // 16, "hoisted_steps": hoisted, "baby_rounds": rounds}
-            for share, hoisted, rounds in ((15, FRUGAL, 1), (11, FRUGAL, 2), (9, HOISTED, 2))
+            {"baby_steps": most * share // 16, "hoisted_steps": hoisted}
+            for share, hoisted in ((11, HOISTED), (11, FRUGAL), (8, FRUGAL))
         ]
 
     def __init__(
@@ -72,7 +73,6 @@ class HadamardLowering:
         bucket: int,
         baby_steps: int,
         hoisted_steps: int = HOISTED,
-        baby_rounds: int = 1,
     ) -> None:
         self.network = network
         self.shape = Shape.of(network)
@@ -82,9 +82,10 @@ class HadamardLowering:
         )
         self.builder = ProgramBuilder(parameters)
         self.scale = parameters.scale
-        self.rows = RowOperations(self.builder, self.layout, baby_steps, hoisted_steps, baby_rounds)
+        self.rows = RowOperations(self.builder, self.layout, baby_steps, hoisted_steps)
         self.weights = RowWeights(self.layout, shape)
         self.states = StateMaps(self.rows, self.weights)
+        self.projections = ProjectionMaps(self.states, shape)
         first = network.pooling == "first"
         self.first_token = FirstTokenLayer(self.states, shape, network.classifier) if first else None
 
@@ -100,8 +101,9 @@ class HadamardLowering:
         text, skewed = ([two[part] for two in inputs] for part in range(2))
         centred = any(layer.keys_centred for layer in self.network.layers)
         masks = RowMasks.of(self.rows, skewed, turned=centred)
-        state = State(((text, (0, None)),))
         *layers, last = self.network.layers
+        all_tokens = layers or self.first_token is None
+        state = State(((self.rows.beside(text) if all_tokens else text, (0, None)),))
         for index, layer in enumerate(layers):
             # A layer on all tokens makes four tensors of its state, one on the first token no more than two.
             packed = index == len(layers) - 1 and self.first_token is not None
@@ -125,28 +127,30 @@ class HadamardLowering:
         packed: bool,
         repeat: bool = True,
     ) -> State:
-        """packed: two blocks of the new state in a ciphertext.
+        """packed: two blocks of the new state's features in a ciphertext, and one of tokens.
 
         repeat: for a layer to come; otherwise the new state lies in the first W positions of a row, and zero beside it.
         """
         builder, layout = self.builder, self.layout
         builder.stage = f"{name}: query, key, value"
-        x, queries, pairs = self._queries_and_pairs(layer, state)
-        queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in queries]
+        made = self.projections.of(layer, state)
+        queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in made.queries]
         builder.stage = f"{name}: skew of keys and values"
-        skewed = [[builder.parts(self.rows.skew(block)) for block in blocks] for blocks in pairs]
+        skewed = [self.projections.apart([self.rows.skew(block) for block in blocks]) for blocks in made.unskewed]
+        keys_by_group = [keys for keys, _ in skewed]
         if layer.keys_centred:
             # The skew leaves the mean, which all rows have in common, as it is: it is made beside it.
             builder.stage = f"{name}: mean key"
-            for group, blocks in enumerate(pairs):
-                mean = builder.real_part(masks.mean(blocks, self.scale))
-                skewed[group] = [(builder.combine(key, mean, 2), value) for key, value in skewed[group]]
+            means = masks.real_means(made.keys, 2 * self.scale)
+            keys_by_group = [
+                [builder.combine(key, mean, 2) for key in keys] for keys, mean in zip(keys_by_group, means, strict=True)
+            ]
             builder.stage = f"{name}: skew of keys and values"
         # Only the keys are repeated: a second copy of the values would meet the masks that are not skewed.
-        keys_by_group = [self.rows.repeated([key for key, _ in blocks], layout.pattern, once=True) for blocks in skewed]
+        keys_by_group = [self.rows.repeated(keys, layout.pattern, once=True) for keys in keys_by_group]
         values_by_group = [
-            [builder.multiply([value], [mask]) for (_, value), mask in zip(blocks, masks.skewed, strict=True)]
-            for blocks in skewed
+            [builder.multiply([value], [mask]) for value, mask in zip(values, masks.skewed, strict=True)]
+            for _, values in skewed
         ]
         context: list[Blocks] = [[] for _ in range(layout.blocks)]
         for group in range(layout.groups):
@@ -157,55 +161,9 @@ class HadamardLowering:
             builder.stage = f"{name}: attention times value"
             for block, part in enumerate(self._attend(attention, values_by_group[group])):
                 context[block].extend(builder.rotate(part, [-group * layout.group * layout.head_size]))
-        merged = [builder.real_part(builder.add(parts)) for parts in context]
+        merged = self.rows.beside([builder.real_part(builder.add(parts)) for parts in context])
         repeated = self.rows.repeated(merged, layout.width)
-        return self._feed_forward(name, layer, repeated, x, packed=packed, repeat=repeat)
-
-    def _queries_and_pairs(self, layer: Layer, state: State) -> tuple[Blocks, list[Blocks], list[Blocks]]:
-        """x, and for each group of heads the queries, and keys + X^(N/2)·values: all from the same rotations. 1 level."""
-        layout, groups = self.layout, range(self.layout.groups)
-        queries = [self.weights.columns(layer.query, layout.pattern_features(group)) for group in groups]
-        keys = [self.weights.columns(layer.key, layout.pattern_features(group)) for group in groups]
-        values = [self.weights.columns(layer.value, self.weights.value_features(group)) for group in groups]
-        if layer.stream is not None and not layer.value_reads_state:
-            # One level earlier: values are skewed together with the keys.
-            values = [value.after(layer.stream) for value in values]
-        stream: list[Affine] = [] if layer.stream is None else [self.states.tiled(layer.stream)]
-        pairs, reals = list(zip(keys, values, strict=True)), [*stream, *queries]
-        beside = self._last_key_beside_query(layer)
-        if beside:
-            reals = [*reals[:-1], self._key_beside(queries[-1], layer), values[-1]]
-            # A pair that is put together from two reals, which are parts, has twice the standard scale, and so have the others.
-            made, products = self.states.maps_of(state, reals, pairs[:-1], 2 * self.scale)
-            last_value = made.pop()
-            last_key = [self.builder.rotate(block, [layout.group // 2])[0] for block in made[-1]]
-            products.append([self.builder.combine(k, v, 1) for k, v in zip(last_key, last_value, strict=True)])
-        else:
-            made, products = self.states.maps_of(state, reals, pairs)
-        x = self.rows.repeated(made.pop(0), layout.row // 2) if stream else state.parts[0][0]
-        return x, made, products
-
-    def _last_key_beside_query(self, layer: Layer) -> bool:
-        """Whether the last group has heads to spare for its keys, in its query's ciphertext, and an output is saved by it."""
-        layout, alone = self.layout, layer.stream is not None
-        used = self.shape.heads - (layout.groups - 1) * layout.group
-        # Outputs hold two real tensors each: the stream and queries two by two, then a pair for each group.
-        before = -(-(alone + layout.groups) // 2) + layout.groups
-        after = -(-(alone + layout.groups + 1) // 2) + layout.groups - 1
-        return layout.groups > 1 and 0 < used <= layout.group // 2 and after < before
-
-    def _key_beside(self, query: Affine, layer: Layer) -> Affine:
-        """The last group's query, and in the second half of its heads, which it does not use, its key.
-
-        What that half then makes of scores is nothing that anyone wants, and no value meets it.
-        """
-        layout = self.layout
-        half = layout.group // 2
-        features = layout.pattern_features(layout.groups - 1) - half * layout.head_size
-        key = self.weights.columns(layer.key, features)
-        second = np.arange(layout.pattern) % layout.group >= half
-        matrices = zip(query.matrices, key.matrices, strict=True)
-        return Affine(tuple(np.where(second, k, q) for q, k in matrices), np.where(second, key.bias, query.bias))
+        return self._feed_forward(name, layer, repeated, made.x, packed=packed, repeat=repeat)
 
     def _scores(self, query: Blocks, key: Blocks) -> list[list[Value]]:
         """S of every block of queries with every block of keys, periodic along B·tokens positions of a line. 1 level."""
@@ -234,33 +192,55 @@ class HadamardLowering:
         )
 
     def _attend(self, attention: list[list[Value]], value: Blocks) -> Blocks:
-        """Y of every block, whose real part counts. 1 level."""
-        builder, layout = self.builder, self.layout
-        half = layout.block_tokens // 2
-        level = attention[0][0].level
-        value = [builder.drop(v, level) for v in value]
-        ahead = [builder.rotate(v, [half * layout.row])[0] for v in value]
-        # A relinearisation for each block of values is cheaper than to keep the rotations of all blocks alive.
-        results: list[Blocks] = [[] for _ in attention]
-        for block, (v, other) in enumerate(zip(value, ahead, strict=True)):
-            turned_value = self._turned_rows(v, other)
-            for terms, row in zip(results, attention, strict=True):
-                packed = builder.combine(row[block], builder.rotate(row[block], [layout.group * half])[0], 3)
-                terms.append(builder.multiply(self.rows.multiples(packed, layout.group, half), turned_value))
-        return [builder.add(terms) for terms in results]
+        """Y of every block, whose real part counts. 1 level.
 
-    def _turned_rows(self, value: Value, ahead: Value) -> list[Value]:
-        """A block's values turned by 0, 1, ... rows, half as many as it has tokens; the other half beside them as X^(N/2)."""
+        With k = b + g, a baby and a giant step, P is rotated by b alone, for all giant steps:
+
+            Y[t, f] = sum_g R_g[t, f+g]        R_g[t, p] = sum_b P[t, p+b]·V[t+p+b, p-g]
+
+        In R_g, which is rotated by g in the end, V lies g rows back and g positions on, and is rotated by b rows.
+        """
         builder, layout = self.builder, self.layout
         half = layout.block_tokens // 2
-        # A rotation by an odd step turns the sign of X^(N/2) in the slots, so its partner must have the other sign.
-        even, *odd = [builder.combine(value, ahead, power) for power in ((1, 3) if layout.group % 2 else (1,))]
+        babies = min(half, self.rows.hoisted_steps)
+        turned_attention = []
+        for row in attention:
+            packed = [builder.combine(p, builder.rotate(p, [layout.group * half])[0], 3) for p in row]
+            turned_attention.append([turned for p in packed for turned in self.rows.multiples(p, layout.group, babies)])
+        level = attention[0][0].level
+        values_by_giant = [self._values_beside(builder.drop(v, level), half // babies, babies) for v in value]
+        results: Blocks = []
+        for values in reversed(list(zip(*values_by_giant, strict=True))):  # of all blocks, one giant step
+            turned_values = [turned for pair in values for turned in self._turned_rows(pair, babies)]
+            terms = [builder.multiply(turned, turned_values) for turned in turned_attention]
+            if results:
+                before = [builder.rotate(result, [babies * layout.group])[0] for result in results]
+                terms = [builder.add(two) for two in zip(terms, before, strict=True)]
+            results = terms
+        return results
+
+    def _values_beside(self, value: Value, giants: int, babies: int) -> list[list[Value]]:
+        """For each giant step a block's values, turned by it, and as many rows on as half of its tokens are, beside them.
+
+        One ciphertext, or two where rows are turned by odd steps, which turn X^(N/2)'s sign: the second is for these.
+        """
+        builder, layout = self.builder, self.layout
+        (ahead,) = builder.rotate(value, [layout.block_tokens // 2 * layout.row])
+        pairs = [[builder.combine(value, ahead, power) for power in ((1, 3) if layout.group % 2 else (1,))]]
+        while len(pairs) < giants:
+            pairs.append([builder.rotate(pair, [babies * (layout.row - layout.group)])[0] for pair in pairs[-1]])
+        return pairs
+
+    def _turned_rows(self, pair: list[Value], count: int) -> list[Value]:
+        """Values turned by 0, 1, ... rows."""
+        row, hoisted = self.layout.row, self.rows.hoisted_rows
+        even, *odd = pair
         if not odd:
-            return self.rows.multiples(even, layout.row, half, self.rows.hoisted_rows)
-        evens = self.rows.multiples(even, 2 * layout.row, -(-half // 2), -(-self.rows.hoisted_rows // 2))
-        (odd_row,) = builder.rotate(odd[0], [layout.row])
-        odds = self.rows.multiples(odd_row, 2 * layout.row, half // 2, -(-self.rows.hoisted_rows // 2))
-        return [(evens, odds)[k % 2][k // 2] for k in range(half)]
+            return self.rows.multiples(even, row, count, hoisted)
+        evens = self.rows.multiples(even, 2 * row, -(-count // 2), -(-hoisted // 2))
+        (odd_row,) = self.builder.rotate(odd[0], [row])
+        odds = self.rows.multiples(odd_row, 2 * row, count // 2, -(-hoisted // 2))
+        return [(evens, odds)[k % 2][k // 2] for k in range(count)]
 
     def _feed_forward(
         self, name: str, layer: Layer, context: Blocks, x: Blocks, *, packed: bool, repeat: bool
@@ -278,14 +258,22 @@ class HadamardLowering:
             ([np.tile(matrix, copies) for matrix in matrices], np.tile(bias, copies))
             for *matrices, bias in (residual, *wide)
         ]
-        (z, *hidden), _ = self.states.products([context, x], maps)
+        if self.rows.pairs_tokens:
+            z, *hidden = self.rows.products([context, x], maps, tokens_paired=True)
+            z = self.rows.apart(z) if packed else z
+            hidden = [self.rows.apart(blocks) for blocks in hidden]
+        else:
+            (z, *hidden), _ = self.states.products([context, x], maps)
         builder.stage = f"{name}: activation"
         squares = [[builder.multiply([t], [t]) for t in blocks] for blocks in hidden]
         parts: list[tuple[Blocks, tuple[int, int | None]]] = [(repeated(z), (0, None))]
         for first in range(0, len(squares), 2 if packed else 1):
             two = squares[first : first + 2] if packed else squares[first : first + 1]
-            blocks = [builder.combine(a, b, 1) for a, b in zip(*two, strict=True)] if len(two) == 2 else two[0]
-            parts.append((repeated(blocks), (first + 1, first + 2 if len(two) == 2 else None)))
+            if len(two) == 2:
+                blocks, second = [builder.combine(a, b, 1) for a, b in zip(*two, strict=True)], first + 2
+            else:
+                blocks, second = two[0] if packed else self.rows.beside(two[0]), None
+            parts.append((repeated(blocks), (first + 1, second)))
         return State(tuple(parts))
 
     # --- a head on the mean over tokens ----------------------------------------------------------------------------

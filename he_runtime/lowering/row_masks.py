@@ -1,5 +1,6 @@
 """The text's masks, encrypted, as rows hold them: mask/n, with which values meet, and means over a text's tokens are made."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from he_runtime.lowering.row_operations import Blocks, RowOperations
@@ -24,10 +25,34 @@ class RowMasks:
 
     def mean(self, blocks: Blocks, scale: float) -> Value:
         """The mean over the text's tokens in every row, at exactly that scale. 1 level, and one more that the masks have."""
+        return self.rows.sum_over_rows(self._of_the_text(blocks, self.turned, scale))
+
+    def real_means(self, tensors: Sequence[Blocks], scale: float) -> list[Value]:
+        """Means over the text's tokens of the tensors' real values, in every row, at exactly that scale: levels as for `mean`.
+
+        Of blocks of tokens that lie `beside` each other all values are real, of others their real part is meant. Two tensors'
+        values are summed over the rows as one.
+        """
+        builder = self.rows.builder
+        masks = [builder.drop(mask, tensors[0][0].level + 1) for mask in self.turned]
+        if self.rows.pairs_tokens:  # the real part of (a + X^(N/2)·b)·(m + X^(3N/2)·n) is a·m + b·n
+            masks = [builder.combine(a, b, 3) for a, b in zip(masks[::2], masks[1::2], strict=True)]
+        means: list[Value] = []
+        for first in range(0, len(tensors), 2):
+            two = tensors[first : first + 2]
+            # Each split, of the real part and of the two, doubles the scale.
+            values = [builder.real_part(self._of_the_text(blocks, masks, scale / 2 ** len(two))) for blocks in two]
+            if len(two) == 2:
+                means += builder.parts(self.rows.sum_over_rows(builder.combine(values[0], values[1], 1)))
+            else:
+                means += [self.rows.sum_over_rows(value) for value in values]
+        return means
+
+    def _of_the_text(self, blocks: Blocks, masks: Blocks, scale: float) -> Value:
+        """The sum of blocks times masks, at exactly that scale."""
         builder, level = self.rows.builder, blocks[0].level
         mask_scale = scale * builder.parameters.primes[level] / blocks[0].scale
-        masks = [builder.at_scale(builder.drop(m, level + 1), mask_scale) for m in self.turned]
-        return self.rows.sum_over_rows(builder.multiply(blocks, masks))
+        return builder.multiply(blocks, [builder.at_scale(builder.drop(m, level + 1), mask_scale) for m in masks])
 
     def straight(self, level: int) -> Blocks:
         """The masks that are not skewed, in all but the last W positions of a row, where nothing may lie that they meet."""

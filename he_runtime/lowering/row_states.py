@@ -18,7 +18,8 @@ Array = NDArray[np.float64]
 class State:
     """What a layer reads: ciphertexts repeated along their rows, each holding one or two blocks of W features.
 
-    `blocks` says which: (a, b) for a + X^(N/2)·b, (a, None) for a alone, counted over the concatenated, padded state arrays.
+    The second of each says which: (a, b) for a + X^(N/2)·b, (a, None) for a alone, counted over the concatenated, padded state
+    arrays. One block of features, it may be of two blocks of tokens (`RowOperations.beside`).
     """
 
     parts: tuple[tuple[Blocks, tuple[int, int | None]], ...]
@@ -55,6 +56,11 @@ class StateMaps:
         split = [[self.rows.builder.parts(value) for value in blocks] for blocks in made[alone : alone + len(twos)]]
         real = [[two[part] for two in blocks] for blocks in split for part in range(2)]
         return [*made[:alone], *real], made[alone + len(twos) :]
+
+    def maps_of_pairs(self, state: State, affines: Sequence[Affine]) -> list[Blocks]:
+        """Affine maps of a state whose ciphertexts hold two blocks of tokens each, as the outputs' do. 1 level."""
+        inputs = [values for values, _ in state.parts]
+        return self.rows.products(inputs, [self._map(state, affine) for affine in affines], tokens_paired=True)
 
     def maps_of(
         self,

@@ -63,7 +63,8 @@ def test_a_ring_without_room_is_refused() -> None:
         (2, 8, 2, 8, 4, 3, 128, 2),  # heads in two groups, rotated by odd steps
         (3, 8, 4, 16, 64, 61, 1024, 1),
         (3, 12, 3, 24, 4, 3, 256, 2),  # the last of two groups has a head to spare: its key lies beside its query
-        (3, 12, 3, 24, 8, 6, 256, 2),  # the same in two blocks of tokens
+        (3, 12, 3, 24, 8, 6, 256, 2),  # in two blocks of tokens it would lie an odd step apart
+        (3, 24, 6, 40, 8, 7, 512, 2),  # the last of two groups has two heads to spare: it lies an even step apart
         (3, 26, 13, 40, 4, 3, 1024, 2),  # the last of four groups
     ],
 )

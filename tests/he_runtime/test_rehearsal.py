@@ -23,16 +23,17 @@ def test_a_rehearsal_needs_no_keys_and_leaves_none() -> None:
         engine.rotate(engine.from_rows(zeros, plan.parameters.scale), [1])
 
 
+@pytest.mark.parametrize("bucket", [4, 8])  # tokens in one ciphertext, and in two, which are one inside matrix products
 @pytest.mark.parametrize("softmax", ["quadratic", "quadratic_centred", "linear"])
 @pytest.mark.parametrize(("heads", "pooling"), [(2, "first"), (3, "first"), (3, "mean"), (4, "mean")])
-def test_our_engine_takes_every_kind_of_program(heads: int, pooling: Pooling, softmax: Softmax) -> None:
+def test_our_engine_takes_every_kind_of_program(heads: int, pooling: Pooling, softmax: Softmax, bucket: int) -> None:
     """The simulator, which other tests run programs on, may ask less of scales and levels than this engine does.
 
     Heads in two groups, the last of them with its key beside its query (3) or without (4).
     """
     weights = random_weights(3, 4 * heads, heads, 16, softmax=softmax, pooling=pooling)
-    plan = tiny_plan(weights, (4,), 256, "hadamard sums")
-    program, engine = plan.programs[4], NumbaEngine(plan.parameters)
+    plan = tiny_plan(weights, (bucket,), 256, "hadamard sums")
+    program, engine = plan.programs[bucket], NumbaEngine(plan.parameters)
     outputs = rehearse(program, engine, encode_constants(program, engine), plan.keys)
     for name, value in program.outputs.items():
         assert (engine.level(outputs[name]), engine.scale(outputs[name])) == (value.level, pytest.approx(value.scale))

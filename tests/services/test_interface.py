@@ -62,13 +62,13 @@ def test_explain_prints_one_json_object_or_tables(tmp_path: Path) -> None:
 
 
 def test_explain_says_how_baby_steps_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [{"baby_steps": 6, "hoisted_steps": 4, "baby_rounds": 2}]
+    options = [{"baby_steps": 6, "hoisted_steps": 4}]
     monkeypatch.setattr("he_runtime.lowering.hadamard.HadamardLowering.choices", lambda _shape: options)
     weights = random_weights(2, 16, 2, 64)
     plan = plan_weights(weights, (8,), logit_range=50.0, model_digest="test", lowering="hadamard sums")
     output = Console(width=200, file=StringIO())
     output.print(render(explain(plan), 8))
-    assert "lowering      hadamard sums, 6 baby steps in 2 rounds, 4 rotations hoisted" in output.file.getvalue()
+    assert "lowering      hadamard sums, 6 baby steps, 4 rotations hoisted" in output.file.getvalue()
     assert "rejected      token shifts, 14 levels: hadamard sums was asked for" in output.file.getvalue()
 
 
