@@ -38,7 +38,7 @@ def spread(values: Sequence[float]) -> str:
     if not values:
         return ""
     mean = statistics.fmean(values)
-    return f"{mean:.2f}" if len(values) == 1 else f"{mean:.2f} ± {statistics.stdev(values):.2f}"
+    return f"{mean:z.2f}" if len(values) == 1 else f"{mean:z.2f} ± {statistics.stdev(values):.2f}"
 
 
 def by_step(rows: Sequence[Row]) -> list[list[str]]:
@@ -82,8 +82,8 @@ def mean_drops(rows: Sequence[Row]) -> list[list[str]]:
         if drops:
             worst = max(drops, key=drops.__getitem__)
             table.append([
-                encoder, recipe, str(len(drops)), f"{statistics.fmean(drops.values()):.2f}",
-                f"{drops[worst]:.2f} ({worst})", ", ".join(empty) or "none",
+                encoder, recipe, str(len(drops)), f"{statistics.fmean(drops.values()):z.2f}",
+                f"{drops[worst]:z.2f} ({worst})", ", ".join(empty) or "none",
             ])  # fmt: skip
     return table
 

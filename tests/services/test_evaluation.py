@@ -23,7 +23,7 @@ from services.client.testing import FakeServer
 from services.evaluation import _chosen, answered, evaluate
 from services.hostile_evaluation import evaluate_hostile
 from services.report.rows import Wanted, collect, majority
-from services.report.tables import agreements, by_step, costs, mean_drops
+from services.report.tables import agreements, by_step, costs, mean_drops, spread
 from services.report.write import MOST_LINES, write_report, write_results
 from tests.bundles import write_small_bundle
 from tests.thex.test_bundle import QUICK, TEACHER, write_task
@@ -253,6 +253,7 @@ def test_a_report_has_every_step_and_resumes(tmp_path: Path) -> None:
     assert "(of 2)" in line[7]
     assert majority(find_task("SST-2"), data / "SST-2") == 50
     assert mean_drops(rows)[1][2] == "1"
+    assert spread([-1e-9]) == "0.00"
     facts = {"command": "thex report", "machine": {"cores": 1, "processor": "<test>"}}
     assert "Some rows were made on theirs." in _report(added, facts, tmp_path / "added")
     assert "Some rows" not in _report(rows, facts, tmp_path / "out")
