@@ -12,8 +12,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from thex.atomic import replaced
 from thex.checkpoints import load_checkpoint, locate, save_checkpoint
 from thex.config import NOTHING_REPLACED, EncoderConfig, Facts
 from thex.corpus import unlabelled
@@ -54,6 +56,8 @@ class PretrainingConfig(Facts):
     overlapping_pairs: so many more, of a text and a part of it, for the share alone. sentences_of_each_task: drawn on for both;
     longer ones than longest_of_pair tokens are left out. pairs_share: how far the student goes from its weights before pairs to
     those after them, 1 for all the way; lessons on pairs forget some of what single texts taught, and less of the way keeps both.
+    Errors of cosines and shares in the report are those of all the way. The same run directory may try another share, without
+    lessons anew.
     """
 
     layers: int = 2
@@ -115,6 +119,10 @@ def pretrain(
     total = max(1, int(config.epochs * math.ceil(len(corpus) / config.batch)))
     state = TrainingState(run / "checkpoint.safetensors", model)
     first = state.resume(optimiser)
+    if first > total:
+        raise ValueError(
+            f"{run} has {first} steps behind it, {config.epochs:g} epochs are {total}; choose another run directory"
+        )
     started, tokens, judged_to = time.monotonic(), 0, first
     sums = {"relation": 0.0, "hidden": 0.0}
     for number, batch in _batches(config, corpus, device, first, total):
@@ -153,9 +161,7 @@ def pretrain(
             state.keep(number + 1, optimiser)
     judged: dict[str, object] = {}
     if _has_pairs(config):
-        before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
         judged = _learn_pairs(config, teacher, student, tokenizer_path, data, run, device, progress)
-        keep_share(student, before, config.pairs_share)
     save_checkpoint(student.eval(), out, tokenizer_path)
     history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     report = {
@@ -195,11 +201,15 @@ def _learn_pairs(
         examples += overlapping_pairs(texts, config.overlapping_pairs, config.seed)
     pairs = encode(tokenizer, examples)
     schedule = Schedule(1, config.batch, config.pairs_learning_rate, config.weight_decay)
-    lessons = config.model_dump(
-        exclude={"pairs_share"}
-    )  # of these pairs, after these epochs; shares of them may be tried
-    state = run / f"pairs-{identity_of(lessons)}.safetensors"
+    # Of these pairs, after these epochs; any share of them may be tried.
+    lessons = identity_of(config.model_dump(exclude={"pairs_share"}))
+    before = run / f"before-pairs-{lessons}.safetensors"
+    if not before.exists():
+        with replaced(before) as partial:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in student.state_dict().items()}, partial)
+    state = run / f"pairs-{lessons}.safetensors"
     errors = learn_pairs(student, pairs, schedule, device, config.seed, progress, state)
+    keep_share(student, load_file(before, str(device)), config.pairs_share)
     cosines = pairs.labels[: config.pairs]
     return {
         "pairs": len(pairs),
@@ -215,7 +225,7 @@ def _has_pairs(config: PretrainingConfig) -> bool:
 
 
 def _keep_config(config: PretrainingConfig, run: Path) -> None:
-    """A run may be made longer or shorter, and pairs may follow: these fields may change when it resumes."""
+    """A run may become longer, or shorter while it is not over, and pairs may follow: these fields may change when it resumes."""
     path = run / "config.json"
     if path.exists():
         before = PretrainingConfig.model_validate_json(path.read_text())

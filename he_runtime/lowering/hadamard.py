@@ -3,12 +3,12 @@
 Scores of all token shifts lie side by side in a row, so that one relinearisation, one square and one product sum serve them all:
 
     S[t, w] = sum_k Q[t, c(w+k)]·K[t+w, c(w+k)]        Q rotated by k, the skewed K by k along the skew
-    Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows
+    Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows: see `_attend`
 
 Two real values share a slot wherever both meet the same operation: a + X^(N/2)·b. The skew costs a level: a layer takes 7
 (6 with linear attention), the logits one more. Keys are centred beside the skew, which leaves their mean as it is, so that it
-takes no level. Where the head reads the first token, the last layer works for it alone; where it
-reads the mean, one more level goes into its mask.
+takes no level. Where the head reads the first token, the last layer works for it alone; where it reads the mean, one more level
+goes into its mask.
 """
 
 import math
@@ -32,6 +32,10 @@ from he_runtime.parameters import Parameters
 from he_runtime.program import Program, ProgramBuilder, Value
 
 Array = NDArray[np.float64]
+
+MOST_TURNED = 32
+"""Rotations of a group's attention that are kept at once. More would save relinearisations where a text takes more than two
+ciphertexts, and take gigabytes in a deep model."""
 
 
 def levels_needed_with_hadamard_sums(network: Network) -> int:
@@ -62,7 +66,7 @@ class HadamardLowering:
         """More where the keys of `choices` are too large: fewer baby steps, or fewer keys of other rotations."""
         most = max(choice["baby_steps"] for choice in HadamardLowering.choices(shape))
         return [
-            {"baby_steps": most * share // 16, "hoisted_steps": hoisted}
+            {"baby_steps": max(2, most * share // 16), "hoisted_steps": hoisted}
             for share, hoisted in ((11, HOISTED), (11, FRUGAL), (8, FRUGAL))
         ]
 
@@ -102,7 +106,11 @@ class HadamardLowering:
         centred = any(layer.keys_centred for layer in self.network.layers)
         masks = RowMasks.of(self.rows, skewed, turned=centred)
         *layers, last = self.network.layers
-        all_tokens = layers or self.first_token is None
+        all_tokens = bool(layers) or self.first_token is None
+        if all_tokens and layout.block_tokens < 2:
+            raise PlanError(
+                f"a ciphertext of {layout.slots} slots holds one token, attention needs two; use a larger ring"
+            )
         state = State(((self.rows.beside(text) if all_tokens else text, (0, None)),))
         for index, layer in enumerate(layers):
             # A layer on all tokens makes four tensors of its state, one on the first token no more than two.
@@ -136,7 +144,9 @@ class HadamardLowering:
         made = self.projections.of(layer, state)
         queries = [self.rows.repeated(blocks, layout.pattern, once=True) for blocks in made.queries]
         builder.stage = f"{name}: skew of keys and values"
-        skewed = [self.projections.apart([self.rows.skew(block) for block in blocks]) for blocks in made.unskewed]
+        skewed = [
+            self.projections.keys_and_values([self.rows.skew(block) for block in blocks]) for blocks in made.unskewed
+        ]
         keys_by_group = [keys for keys, _ in skewed]
         if layer.keys_centred:
             # The skew leaves the mean, which all rows have in common, as it is: it is made beside it.
@@ -192,23 +202,39 @@ class HadamardLowering:
         )
 
     def _attend(self, attention: list[list[Value]], value: Blocks) -> Blocks:
-        """Y of every block, whose real part counts. 1 level.
+        """Y of every block, whose real part counts. 1 level."""
+        results: list[Blocks] = [[] for _ in attention]
+        at_once = max(1, MOST_TURNED // (len(attention) * self._babies_of_attention))
+        for first in range(0, len(value), at_once):
+            part = slice(first, first + at_once)
+            found = self._attend_to([row[part] for row in attention], value[part])
+            for terms, term in zip(results, found, strict=True):
+                terms.append(term)
+        return [self.builder.add(terms) for terms in results]
 
-        With k = b + g, a baby and a giant step, P is rotated by b alone, for all giant steps:
+    @property
+    def _babies_of_attention(self) -> int:
+        """Shifts of a giant step: a power of two, as the half of a ciphertext's tokens is."""
+        return min(self.layout.block_tokens // 2, 1 << (self.rows.hoisted_steps.bit_length() - 1))
+
+    def _attend_to(self, attention: list[list[Value]], value: Blocks) -> Blocks:
+        """What some blocks of values add to Y of every block.
+
+        k = b + g goes to half of a ciphertext's tokens, in baby and giant steps; the other half's terms lie beside these as
+        X^(N/2). P is rotated by b alone, which serves all giant steps:
 
             Y[t, f] = sum_g R_g[t, f+g]        R_g[t, p] = sum_b P[t, p+b]·V[t+p+b, p-g]
 
-        In R_g, which is rotated by g in the end, V lies g rows back and g positions on, and is rotated by b rows.
+        In R_g, which is rotated by g in the end, V is taken g rows further and g positions back, and rotated by b rows.
         """
-        builder, layout = self.builder, self.layout
+        builder, layout, babies = self.builder, self.layout, self._babies_of_attention
         half = layout.block_tokens // 2
-        babies = min(half, self.rows.hoisted_steps)
         turned_attention = []
         for row in attention:
             packed = [builder.combine(p, builder.rotate(p, [layout.group * half])[0], 3) for p in row]
             turned_attention.append([turned for p in packed for turned in self.rows.multiples(p, layout.group, babies)])
         level = attention[0][0].level
-        values_by_giant = [self._values_beside(builder.drop(v, level), half // babies, babies) for v in value]
+        values_by_giant = [self._values_by_giant(builder.drop(v, level), half // babies, babies) for v in value]
         results: Blocks = []
         for values in reversed(list(zip(*values_by_giant, strict=True))):  # of all blocks, one giant step
             turned_values = [turned for pair in values for turned in self._turned_rows(pair, babies)]
@@ -219,10 +245,10 @@ class HadamardLowering:
             results = terms
         return results
 
-    def _values_beside(self, value: Value, giants: int, babies: int) -> list[list[Value]]:
-        """For each giant step a block's values, turned by it, and as many rows on as half of its tokens are, beside them.
+    def _values_by_giant(self, value: Value, giants: int, babies: int) -> list[list[Value]]:
+        """A block's values V and, beside them as X^(N/2), V half of the block's rows further: for each giant step, taken by it.
 
-        One ciphertext, or two where rows are turned by odd steps, which turn X^(N/2)'s sign: the second is for these.
+        Of each one ciphertext, or two where rows are turned by odd steps, which turn X^(N/2)'s sign: the second is for these.
         """
         builder, layout = self.builder, self.layout
         (ahead,) = builder.rotate(value, [layout.block_tokens // 2 * layout.row])

@@ -19,9 +19,9 @@ class Projections:
     queries: list[Blocks]
     """Real, a ciphertext for each block of tokens."""
     keys: list[Blocks]
-    """What keys are the real values of, see `RowMasks.real_means`."""
+    """Keys as `RowMasks.real_means` reads them: beside values as X^(N/2), or two blocks of keys a ciphertext."""
     unskewed: list[Blocks]
-    """Keys and values, two real tensors a ciphertext: see `ProjectionMaps.apart`."""
+    """All that is skewed, the ciphertexts of `keys` first and then those of values, if these are others."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class ProjectionMaps:
         made = self._of_token_pairs if self.rows.pairs_tokens else self._of_tensor_pairs
         return made(state, stream, queries, keys, values)
 
-    def apart(self, skewed: Blocks) -> tuple[Blocks, Blocks]:
-        """Keys and values of a group's `unskewed`: real, a ciphertext for each block of tokens, at twice the scale."""
+    def keys_and_values(self, skewed: Blocks) -> tuple[Blocks, Blocks]:
+        """Of a group's `unskewed`, once it is skewed: real, a ciphertext for each block of tokens, at twice the scale."""
         parts = [self.rows.builder.parts(block) for block in skewed]
         if not self.rows.pairs_tokens:
             return [key for key, _ in parts], [value for _, value in parts]

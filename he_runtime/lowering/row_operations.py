@@ -24,7 +24,7 @@ STRIDE = 2
 ROUNDS = (STRIDE, 2 * STRIDE)
 """Of baby steps, all with the same keys: see `RowOperations.products`."""
 BABY_STEPS_IN_A_GIANT_STEP = 6
-"""How many take as long: they share a decomposition and leave out a division."""
+"""How many take as long, as they share a decomposition and leave out a division: 5 to 6 measured (decision 5)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RowOperations:
         return [self.builder.combine(a, b, 1) for a, b in zip(blocks[::2], blocks[1::2], strict=True)]
 
     def apart(self, blocks: Blocks) -> Blocks:
-        """The real blocks of what `beside` made, at twice the scale."""
+        """The real blocks of what `beside` made, at twice the scale if it put two together."""
         return [part for two in blocks for part in self.builder.parts(two)] if self.pairs_tokens else blocks
 
     def products(
@@ -75,9 +75,9 @@ class RowOperations:
         of tokens, and the maps are real.
 
         out[p] = sum_r in[p + r]·matrix[(p + r) mod W, p] by baby and giant steps (Halevi and Shoup 2014), baby steps shared
-        by all maps; giant steps in Horner's way, so that one key serves them all. Baby steps are taken in rounds, which leave
-        fewer giant steps to the outputs: of the inputs, of the inputs turned by 1, which makes odd shifts of even ones, and where
-        that is less work, of both turned by all baby steps.
+        by all maps; giant steps in Horner's way, so that one key serves all of a product. Baby steps are taken in rounds, which
+        leave fewer giant steps to the outputs: of the inputs, of the inputs turned by 1, which makes odd shifts of even ones, and
+        where that is less work, of both turned by all baby steps.
         """
         builder = self.builder
         rounds = self._rounds(len(inputs), len(maps))

@@ -19,7 +19,7 @@ class State:
     """What a layer reads: ciphertexts repeated along their rows, each holding one or two blocks of W features.
 
     The second of each says which: (a, b) for a + X^(N/2)·b, (a, None) for a alone, counted over the concatenated, padded state
-    arrays. One block of features, it may be of two blocks of tokens (`RowOperations.beside`).
+    arrays. With (a, None), two blocks of tokens may share a ciphertext (`RowOperations.beside`).
     """
 
     parts: tuple[tuple[Blocks, tuple[int, int | None]], ...]

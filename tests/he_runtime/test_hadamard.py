@@ -103,6 +103,23 @@ def test_a_group_with_heads_to_spare_saves_an_output() -> None:
     assert outputs == {3: [3, 3], 4: [3, 4]}
 
 
+def test_a_group_with_heads_to_spare_saves_an_output_of_two_blocks_of_tokens() -> None:
+    """Which take one for each tensor: the stream, two queries, keys and values."""
+    outputs = {}
+    for heads in (6, 8):
+        weights = random_weights(2, 4 * heads, heads, 16, pooling="mean", classes=None)
+        network = fold(network_of(weights))
+        parameters = make_parameters(512, levels_needed_with_hadamard_sums(network), insecure_test=True)
+        lowering = HadamardLowering(network, parameters, 8, baby_steps=4)
+        assert (lowering.layout.groups, lowering.layout.group, lowering.layout.blocks) == (2, 4, 2)
+        outputs[heads] = [
+            len(operation.outputs)
+            for operation in lowering.program().operations
+            if operation.kind == "linear_transforms" and operation.stage.endswith("query, key, value")
+        ]
+    assert outputs == {6: [5, 6], 8: [6, 7]}
+
+
 def test_centred_keys_need_no_larger_scale_than_others() -> None:
     """A product's scale is what the next weights lose: deep models at 30 bits have none to spare."""
     smallest = {}

@@ -130,26 +130,47 @@ def test_a_plan_whose_keys_are_too_large_is_not_taken_while_there_is_another(mon
         assert (bound.lowering, bound.chosen.baby_steps) == wanted
 
 
-@pytest.mark.parametrize("bucket", [8, 64])  # one ciphertext a tensor, and four, two by two
-@pytest.mark.parametrize(("baby_steps", "hoisted_steps"), [(2, 2), (3, 4), (6, 4), (8, 8)])
+@pytest.mark.parametrize(
+    ("hidden", "heads", "bucket", "ring_degree", "group", "blocks"),
+    [
+        (16, 2, 8, 1024, 2, 1),
+        (16, 2, 64, 1024, 2, 8),
+        (8, 4, 32, 512, 1, 4),  # rows are turned by odd steps
+        (8, 2, 16, 512, 1, 2),
+    ],
+)
+@pytest.mark.parametrize(("baby_steps", "hoisted_steps"), [(2, 2), (3, 3), (6, 4), (8, 8)])
 def test_any_number_of_baby_and_hoisted_steps_makes_the_same_answer(
-    monkeypatch: pytest.MonkeyPatch, baby_steps: int, hoisted_steps: int, bucket: int
+    monkeypatch: pytest.MonkeyPatch,
+    hidden: int,
+    heads: int,
+    bucket: int,
+    ring_degree: int,
+    group: int,
+    blocks: int,
+    baby_steps: int,
+    hoisted_steps: int,
 ) -> None:
     """Also where baby steps do not divide the width, so that the last giant step has fewer."""
-    weights, text = random_weights(2, 16, 2, 64), random_text(bucket - 1, 16)
+    weights, text = random_weights(2, hidden, heads, 64), random_text(bucket - 1, hidden)
     options = [{"baby_steps": baby_steps, "hoisted_steps": hoisted_steps}]
     monkeypatch.setattr("he_runtime.lowering.hadamard.HadamardLowering.choices", lambda _shape: options)
-    parameters = make_parameters(1024, 15, insecure_test=True)
-    plan = plan_weights(
-        weights, (bucket,), logit_range=50.0, model_digest="test", parameters=parameters, lowering="hadamard sums"
-    )
-    assert plan.chosen.baby_steps == baby_steps
+    plan = tiny_plan(weights, (bucket,), ring_degree, "hadamard sums")
+    layout = plan.client_plan().rows(bucket)
+    assert (layout.group, layout.blocks, plan.chosen.baby_steps) == (group, blocks, baby_steps)
     products = [o for o in plan.programs[bucket].operations if o.kind == "linear_transforms" and "skew" not in o.stage]
     assert {len(o.steps) for o in products} == {baby_steps}
     rounds = {o.giant_step // baby_steps for o in products}
-    assert rounds <= {2, 4}
-    assert 4 in rounds or baby_steps > 2
+    assert rounds == ({2, 4} if baby_steps == 2 and hidden == 16 else rounds & {2, 4})
     np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)
+
+
+def test_one_token_a_ciphertext_is_left_to_another_lowering() -> None:
+    weights, text = random_weights(2, 8, 2, 16), random_text(1, 8)
+    plan = plan_weights(weights, (1,), logit_range=50.0, model_digest="test")
+    assert plan.lowering == "token shifts"
+    assert "attention needs two" in next(a.refusal for a in plan.alternatives if a.name == "hadamard sums")
+    np.testing.assert_allclose(simulate(plan, 1, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)
 
 
 def test_noise_of_ckks_moves_the_logits_by_little() -> None:

@@ -127,3 +127,6 @@ def test_pairs_follow_relations_in_a_run_that_had_none_and_resume_and_a_share_of
     before, after, between = student("without"), student("with"), student("part")
     for name, tensor in between.items():
         torch.testing.assert_close(tensor, 0.75 * before[name] + 0.25 * after[name])
+    pretrain(config.model_copy(update={"epochs": 2}), data, run, tmp_path / "longer", states)
+    with pytest.raises(ValueError, match="steps behind it, 1 epochs are"):  # what it began with is not there any more
+        pretrain(part, data, run, tmp_path / "part", states)
