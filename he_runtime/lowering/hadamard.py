@@ -3,7 +3,7 @@
 Scores of all token shifts lie side by side in a row, so that one relinearisation, one square and one product sum serve them all:
 
     S[t, w] = sum_k Q[t, c(w+k)]·K[t+w, c(w+k)]        Q rotated by k, the skewed K by k along the skew
-    Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows: see `_attend`
+    Y[t, f] = sum_k P[t, f+k]·V[t+f+k, f]              P rotated by k, the skewed V by k whole rows: `_attend_to`
 
 Two real values share a slot wherever both meet the same operation: a + X^(N/2)·b. The skew costs a level: a layer takes 7
 (6 with linear attention), the logits one more. Keys are centred beside the skew, which leaves their mean as it is, so that it

@@ -86,38 +86,30 @@ def test_the_program_computes_what_the_model_computes(
     np.testing.assert_allclose(simulated, plain_model.logits(weights, text), rtol=0, atol=1e-11)
 
 
-def test_a_group_with_heads_to_spare_saves_an_output() -> None:
-    """Of layers that read a state: the stream and the first query, the last query with its key and its value, a pair."""
-    outputs = {}
-    for heads in (3, 4):
+@pytest.mark.parametrize(
+    ("group", "bucket", "ring_degree", "blocks", "saving", "all_used"),
+    [
+        # Of two tensors each: the stream and the first query, the last query with its key and its value, a pair.
+        (2, 4, 256, 1, [3, 3], [3, 4]),
+        # Of two blocks of tokens each: the stream, two queries, keys and values.
+        (4, 8, 512, 2, [5, 6], [6, 7]),
+    ],
+)
+def test_a_group_with_heads_to_spare_saves_an_output(
+    group: int, bucket: int, ring_degree: int, blocks: int, saving: list[int], all_used: list[int]
+) -> None:
+    """The first layer has no stream; three quarters of the heads leave half of the second group."""
+    for heads, outputs in ((3 * group // 2, saving), (2 * group, all_used)):
         weights = random_weights(2, 4 * heads, heads, 16, pooling="mean", classes=None)
         network = fold(network_of(weights))
-        parameters = make_parameters(256, levels_needed_with_hadamard_sums(network), insecure_test=True)
-        lowering = HadamardLowering(network, parameters, 4, baby_steps=4)
-        assert (lowering.layout.groups, lowering.layout.group) == (2, 2)
-        outputs[heads] = [
+        parameters = make_parameters(ring_degree, levels_needed_with_hadamard_sums(network), insecure_test=True)
+        lowering = HadamardLowering(network, parameters, bucket, baby_steps=4)
+        assert (lowering.layout.groups, lowering.layout.group, lowering.layout.blocks) == (2, group, blocks)
+        assert [
             len(operation.outputs)
             for operation in lowering.program().operations
             if operation.kind == "linear_transforms" and operation.stage.endswith("query, key, value")
-        ]
-    assert outputs == {3: [3, 3], 4: [3, 4]}
-
-
-def test_a_group_with_heads_to_spare_saves_an_output_of_two_blocks_of_tokens() -> None:
-    """Which take one for each tensor: the stream, two queries, keys and values."""
-    outputs = {}
-    for heads in (6, 8):
-        weights = random_weights(2, 4 * heads, heads, 16, pooling="mean", classes=None)
-        network = fold(network_of(weights))
-        parameters = make_parameters(512, levels_needed_with_hadamard_sums(network), insecure_test=True)
-        lowering = HadamardLowering(network, parameters, 8, baby_steps=4)
-        assert (lowering.layout.groups, lowering.layout.group, lowering.layout.blocks) == (2, 4, 2)
-        outputs[heads] = [
-            len(operation.outputs)
-            for operation in lowering.program().operations
-            if operation.kind == "linear_transforms" and operation.stage.endswith("query, key, value")
-        ]
-    assert outputs == {6: [5, 6], 8: [6, 7]}
+        ] == outputs
 
 
 def test_centred_keys_need_no_larger_scale_than_others() -> None:
