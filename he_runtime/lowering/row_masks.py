@@ -25,7 +25,8 @@ class RowMasks:
 
     def mean(self, blocks: Blocks, scale: float) -> Value:
         """The mean over the text's tokens in every row, at exactly that scale. 1 level, and one more that the masks have."""
-        return self.rows.sum_over_rows(self._of_the_text(blocks, self.turned, scale))
+        masks = self._scaled(self.turned, blocks[0], scale)
+        return self.rows.sum_over_rows(self.rows.builder.multiply(blocks, masks))
 
     def real_means(self, tensors: Sequence[Blocks], scale: float) -> list[Value]:
         """Means over the text's tokens of the tensors' real values, in every row, at exactly that scale: levels as for `mean`.
@@ -41,18 +42,19 @@ class RowMasks:
         for first in range(0, len(tensors), 2):
             two = tensors[first : first + 2]
             # Each split, of the real part and of the two, doubles the scale.
-            values = [builder.real_part(self._of_the_text(blocks, masks, scale / 2 ** len(two))) for blocks in two]
+            scaled = self._scaled(masks, two[0][0], scale / 2 ** len(two))
+            values = [builder.real_part(builder.multiply(blocks, scaled)) for blocks in two]
             if len(two) == 2:
                 means += builder.parts(self.rows.sum_over_rows(builder.combine(values[0], values[1], 1)))
             else:
                 means += [self.rows.sum_over_rows(value) for value in values]
         return means
 
-    def _of_the_text(self, blocks: Blocks, masks: Blocks, scale: float) -> Value:
-        """The sum of blocks times masks, at exactly that scale."""
-        builder, level = self.rows.builder, blocks[0].level
-        mask_scale = scale * builder.parameters.primes[level] / blocks[0].scale
-        return builder.multiply(blocks, [builder.at_scale(builder.drop(m, level + 1), mask_scale) for m in masks])
+    def _scaled(self, masks: Blocks, value: Value, scale: float) -> Blocks:
+        """Masks whose products with values of that one's level and scale have exactly `scale`. 1 level."""
+        builder, level = self.rows.builder, value.level
+        mask_scale = scale * builder.parameters.primes[level] / value.scale
+        return [builder.at_scale(builder.drop(mask, level + 1), mask_scale) for mask in masks]
 
     def straight(self, level: int) -> Blocks:
         """The masks that are not skewed, in all but the last W positions of a row, where nothing may lie that they meet."""

@@ -161,7 +161,8 @@ def test_any_number_of_baby_and_hoisted_steps_makes_the_same_answer(
     products = [o for o in plan.programs[bucket].operations if o.kind == "linear_transforms" and "skew" not in o.stage]
     assert {len(o.steps) for o in products} == {baby_steps}
     rounds = {o.giant_step // baby_steps for o in products}
-    assert rounds == ({2, 4} if baby_steps == 2 and hidden == 16 else rounds & {2, 4})
+    assert rounds <= {2, 4}
+    assert rounds == {2, 4} or (baby_steps, hidden) != (2, 16)
     np.testing.assert_allclose(simulate(plan, bucket, text), plain_model.logits(weights, text), rtol=0, atol=1e-10)
 
 
