@@ -95,13 +95,18 @@ class OverflowedError(ValueError):
 
 
 @torch.no_grad()
-def measure_ranges(model: Encoder, data: Encoded, sentences: int, margin: float, seed: int) -> dict[str, Any]:
+def measure_ranges(
+    model: Encoder, data: Encoded, sentences: int, margin: float, seed: int, exact: Encoder | None = None
+) -> dict[str, Any]:
     """Largest absolute values of the replaced model, times the margin: the bundle's `ranges`.
 
     Over that many sentences, and those of HOSTILE_TEXTS odd ones (long, one token repeated, random ids, nearly empty) whose
     outputs stay within HELD times what sentences reach. The others diverge: a range that held them would be no bound, and
     they are what a client is to refuse. Rows of padding are left out, as an encrypted query zeroes or ignores them.
     OverflowedError names the first point that is not finite on a sentence.
+
+    exact: of a sentence encoder, whose vectors a last norm keeps short: what goes beyond the margin times the exact encoder's
+    largest output is no answer, even where the replaced model goes further on a sentence it was calibrated with.
     """
     generator = random.Random(seed)
     chosen = generator.sample(range(len(data)), min(sentences, len(data)))
@@ -112,6 +117,11 @@ def measure_ranges(model: Encoder, data: Encoded, sentences: int, margin: float,
             raise OverflowedError(f"{point} of layer {layer} overflows on {int((~values.isfinite()).sum())} texts")
     held = of_odd["logits", -1] <= HELD * of_sentences["logits", -1].max()
     largest = {key: max([float(values.max()), *of_odd[key][held].tolist()]) for key, values in of_sentences.items()}
+    if exact is not None:
+        own = max(
+            float(largest_by_text(exact, texts, EXACT)["logits", -1].max()) for texts in (data.subset(chosen), odd)
+        )
+        largest["logits", -1] = min(largest["logits", -1], own)
     layers = [
         {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS}
         for layer in range(model.config.layers)

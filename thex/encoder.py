@@ -63,6 +63,7 @@ class Layer(nn.Module):
         score = per_head(query) @ per_head(key).transpose(-1, -2) / math.sqrt(hidden // self.heads)
         attention = self.softmax(ratios.softmax, score, mask)
         context = (attention @ per_head(value)).transpose(1, 2).reshape(batch, tokens, hidden)
+        context = recorder.hold("context", index, context)
         attention_output = self.attention_output(context)
         residual = inputs + attention_output
         normed = recorder.hold("normed", index, self.attention_norm(ratios.norm, residual))

@@ -40,7 +40,7 @@ def calibrate_and_export(
     row: dict[str, Any] = {"identity": identity, "step": "calibrate", **measured(run, model, after, exact_dev)}
     row |= {"exact": scores(run, predict(exact, run.dev, EXACT)), "exported": False}
     if after == REPLACED:
-        row |= _export(run, model, row, target, _hostile(run))
+        row |= _export(run, model, exact, row, target, _hostile(run))
     row["seconds"] = round(time.monotonic() - started, 1)
     keep(directory, model, row)
     return row
@@ -53,6 +53,7 @@ def calibrate_identity(run: Run, before: str) -> str:
         "before": before, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences, "held": HELD,
         "buckets": recipe.buckets, "hostile_texts": HOSTILE_TEXTS,
         "hostile": {name: texts.ids for name, texts in _hostile(run).items()},
+        **({"outputs": "no longer than the exact encoder's"} if run.task.kind == "embedding" else {}),
     })  # fmt: skip
 
 
@@ -61,11 +62,16 @@ def _hostile(run: Run) -> dict[str, Encoded]:
     return hostile_cases(load_tokenizer(run.start.tokenizer, positions), positions, run.start.encoder.config.vocabulary)
 
 
-def _export(run: Run, model: Encoder, row: dict[str, Any], target: Path, odd: dict[str, Encoded]) -> dict[str, Any]:
+def _export(
+    run: Run, model: Encoder, exact: Encoder, row: dict[str, Any], target: Path, odd: dict[str, Encoded]
+) -> dict[str, Any]:
     """Ranges, how dev and hostile texts use them, and the bundle or the reason why there is none."""
     recipe = run.config.recipe
     try:
-        ranges = measure_ranges(model, run.train, recipe.calibration_sentences, recipe.range_margin, run.config.seed)
+        own = exact if run.task.kind == "embedding" else None
+        ranges = measure_ranges(
+            model, run.train, recipe.calibration_sentences, recipe.range_margin, run.config.seed, own
+        )
     except OverflowedError as error:
         return {"exported": False, "not_exported_because": str(error)}
     found: dict[str, Any] = {

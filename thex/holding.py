@@ -17,7 +17,7 @@ from thex.data import Encoded, in_order
 from thex.encoder import EXACT, Encoder
 from thex.recorder import Recorder
 
-HELD_POINTS = ("normed", "output")
+HELD_POINTS = ("context", "normed", "output")
 TEXTS = 768
 FREE, MOST = 1.2, 2.0
 """Rows cost from FREE times the exact encoder's largest on, and go on at MOST times it at most."""

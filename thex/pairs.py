@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,13 +182,3 @@ def learn_pairs(
             head.count += known.sum(dim=0)
     student.eval()
     return head.errors()
-
-
-@torch.no_grad()
-def keep_share(student: Encoder, before: Mapping[str, torch.Tensor], share: float) -> None:
-    """Take the student back, in place: its weights become before + share (weights - before). before: its state_dict, earlier.
-
-    Between the two lie students that are nearly as good as either at what only it does well (WiSE-FT, Wortsman et al. 2022).
-    """
-    for name, tensor in student.state_dict().items():
-        tensor.copy_(before[name].lerp(tensor, share))

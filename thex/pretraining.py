@@ -22,7 +22,7 @@ from thex.corpus import unlabelled
 from thex.data import Batch, Encoded, encode, load_tokenizer, shuffled
 from thex.encoder import EXACT, Encoder
 from thex.optimisation import Schedule
-from thex.pairs import SCALE, embeddings, judged_pairs, keep_share, learn_pairs, overlapping_pairs, sentences, shares
+from thex.pairs import SCALE, embeddings, judged_pairs, learn_pairs, overlapping_pairs, sentences, shares
 from thex.precision import choose_device, mixed
 from thex.progress import Progress, silent
 from thex.recorder import Recorder
@@ -32,6 +32,7 @@ from thex.students import copy_embeddings, new_student, token_counts
 from thex.tasks import Example
 from thex.teacher_states import TeacherStates, student_vectors
 from thex.training_state import TrainingState
+from thex.weight_share import keep_share
 
 WARMUP_STEPS = 400
 MAY_CHANGE = (

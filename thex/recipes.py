@@ -25,6 +25,7 @@ class Stage(Facts):
     for scores, pre-activations and hidden states), spread (of the deviations that norms divide by, so that a constant can
     take their place), held (rows that run away, and are scaled back: thex.holding; 0 lets them run). hostile_every: each so many
     steps the ranges penalty also sees hostile inputs, and where rows are held all that the exact student says of them; 0 never.
+    share: how far the model goes from its weights before the stage to those after it; less than 1 stays between them.
     """
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -44,6 +45,7 @@ class Stage(Facts):
     spread: float = 0.0
     held: float = 0.0
     hostile_every: int = 0
+    share: float = Field(default=1.0, gt=0, le=1)
 
     @property
     def answered(self) -> bool:
@@ -193,7 +195,9 @@ THE_X_CODE = THE_X.model_copy(
 SENTENCE_ENCODER = Recipe(
     name="sentence-encoder",
     finetune=Stage(name="finetune", texts=0),
-    replacements=Replacements(softmax="quadratic", activation="quadratic", norm="affine_centred", pooler="linear"),
+    replacements=Replacements(
+        softmax="quadratic_centred", activation="quadratic", norm="affine_centred", pooler="linear"
+    ),
     stages=(
         Stage(
             name="activation", replaces=("activation", "pooler"), texts=12_000, learning_rate=4e-4, exact=1.0, hidden=1.0,
@@ -212,6 +216,7 @@ SENTENCE_ENCODER = Recipe(
         ),
         Stage(
             name="hold", texts=110_000, learning_rate=3e-4, exact=1.0, hidden=1.0, ranges=0.1, held=0.02, hostile_every=2,
+            share=0.5,
         ),
     ),
     products="bfloat16",

@@ -32,6 +32,7 @@ from thex.precision import mixed, products_in
 from thex.progress import Progress
 from thex.recipes import Operation, Recipe, Stage, ratios
 from thex.recorder import Recorder
+from thex.weight_share import keep_share
 
 MOST_HOSTILE = 1.0
 """Where the penalty of hostile inputs turns logarithmic. All gradients are clipped together, so a large one drowns the others: at
@@ -77,6 +78,7 @@ def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: L
     if epochs == 0:
         return
     model.train()
+    earlier = {name: tensor.clone() for name, tensor in model.state_dict().items()} if stage.share < 1 else None
     torch.manual_seed(lesson.seed)
     schedule = Schedule(epochs, recipe.batch, stage.learning_rate)
     generator = random.Random(lesson.seed)
@@ -94,6 +96,8 @@ def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: L
             if stage.hostile_every and step.number % stage.hostile_every == 0:
                 loss = loss + _hostile_loss(model, moved, stage, limits, lesson, generator)
             step.descend(loss)
+    if earlier is not None:
+        keep_share(model, earlier, stage.share)
 
 
 def _trained(model: Encoder, stage: Stage) -> Iterable[nn.Parameter]:

@@ -137,8 +137,9 @@ def run_identities(run: Run, data: Path, texts: int) -> list[str]:
 
 
 def _identified(stage: Stage) -> dict[str, Any]:
-    """A stage's fields. `held` came later than results that others may have, and counts where it is used."""
-    return stage.model_dump(exclude=set() if stage.held else {"held"})
+    """A stage's fields. Some came later than results that others may have, and count where they are used."""
+    later = {"held": stage.held > 0, "share": stage.share < 1}
+    return stage.model_dump(exclude={name for name, used in later.items() if not used})
 
 
 def _weights_of(teacher: TeacherConfig) -> dict[str, str]:

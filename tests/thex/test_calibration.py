@@ -98,3 +98,21 @@ def test_ranges_hold_sentences_and_no_text_that_diverges(monkeypatch: pytest.Mon
         assert value <= some[point] <= everything[point]
     assert everything["logits"] > none["logits"]  # odd texts go further than these sentences
     assert none != some  # and some of them are held, whatever happens inside
+
+
+def test_vectors_beyond_the_exact_encoders_are_out_of_range_whatever_was_calibrated_with() -> None:
+    torch.manual_seed(0)
+    shape = SHAPE.model_copy(update={"pooling": "mean", "head": False, "labels": SHAPE.hidden})
+    exact, model = (Encoder(shape, Replacements()).eval() for _ in range(2))
+    calibrate(model, texts(), 0)
+    own, bounded = (measure_ranges(model, texts(), 30, 2.0, 0, of)["logits"] for of in (None, exact))
+    assert bounded <= own
+    with torch.no_grad():
+        for norm in (model.layers[-1].output_norm.replaced,):
+            for parameter in norm.parameters():
+                parameter.mul_(100)
+    runaway, held = (measure_ranges(model, texts(), 30, 2.0, 0, of)["logits"] for of in (None, exact))
+    assert runaway > 10 * held
+    with torch.no_grad():
+        largest = largest_by_text(exact, texts(), EXACT)["logits", -1].max()
+    assert held >= 2 * float(largest) * 0.999  # the exact encoder's own answers are in range
