@@ -94,6 +94,8 @@ class Ranges(_Strict):
 
     embedding: Positive
     logits: Positive
+    length: Positive | None = None
+    """Of a sentence encoder's vector, Euclidean; None where it is not bounded."""
     layers: tuple[LayerRanges, ...]
 
 
@@ -214,6 +216,18 @@ class ClientHalf:
                 "this text is unlike what the model was calibrated on, so no label is given"
             )
         return np.asarray(embedded, np.float64)
+
+    def expect_vector(self, outputs: NDArray[np.float64]) -> None:
+        """RangeError where the vector that a model's outputs end with is longer than its range; only vectors have one."""
+        most = self.config.ranges.length
+        if most is None:
+            return
+        length = float(np.linalg.norm(outputs[-self.config.architecture.hidden :]))
+        if not length <= most:
+            raise RangeError(
+                f"the vector is {length:.3g} long, beyond the calibrated range of {most:.3g}: values inside the model left their "
+                "range on this text, so no answer is given"
+            )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class PlainAnswers:
                 f"an output is {largest:.3g}, outside the calibrated range of {self._bound:.3g}: the text is too unlike those "
                 "the bundle was calibrated on"
             )
+        self._half.expect_vector(outputs)
         return outputs
 
     def answer(self, ids: list[int], types: list[int]) -> Array:

@@ -19,6 +19,7 @@ def write_small_bundle(
     seed: int = 0,
     regression_of_pairs: bool = False,
     embedding: bool = False,
+    length: float | None = None,
 ) -> Path:
     """One layer of 8 features, 2 heads, buckets 4 and 8: 8 levels (9 of an embedding), which N=16384 holds."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -82,7 +83,7 @@ def write_small_bundle(
         "architecture": weights.architecture.model_dump(),
         "replacements": weights.replacements.model_dump(),
         "buckets": [4, 8],
-        "ranges": {"embedding": 10.0, "logits": logit_range, "layers": [dict.fromkeys(points, 10.0)]},
+        "ranges": {"embedding": 10.0, "logits": logit_range, "length": length, "layers": [dict.fromkeys(points, 10.0)]},
     }
     (directory / "config.json").write_text(json.dumps(config))
     files = {

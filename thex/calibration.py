@@ -22,6 +22,8 @@ FIT_ROWS = 6_000
 HOSTILE_TEXTS = 1_024
 HELD = 4.0
 """A hostile input whose outputs go further than this times those of sentences diverges, and has no part in the ranges."""
+LENGTH_MARGIN = 1.25
+"""A length is of hundreds of outputs, and varies less than the largest of them (docs/training.md, "Sentence encoders")."""
 LARGEST = torch.finfo(torch.float32).max
 
 LAYER_POINTS = (
@@ -105,8 +107,8 @@ def measure_ranges(
     they are what a client is to refuse. Rows of padding are left out, as an encrypted query zeroes or ignores them.
     OverflowedError names the first point that is not finite on a sentence.
 
-    exact: of a sentence encoder, whose vectors a last norm keeps short: what goes beyond the margin times the exact encoder's
-    largest output is no answer, even where the replaced model goes further on a sentence it was calibrated with.
+    exact: of a sentence encoder, whose vectors a last norm keeps short: one longer than LENGTH_MARGIN times the exact encoder's
+    longest is no answer, even where no single output of it is large.
     """
     generator = random.Random(seed)
     chosen = generator.sample(range(len(data)), min(sentences, len(data)))
@@ -117,11 +119,9 @@ def measure_ranges(
             raise OverflowedError(f"{point} of layer {layer} overflows on {int((~values.isfinite()).sum())} texts")
     held = of_odd["logits", -1] <= HELD * of_sentences["logits", -1].max()
     largest = {key: max([float(values.max()), *of_odd[key][held].tolist()]) for key, values in of_sentences.items()}
+    longest = 0.0
     if exact is not None:
-        own = max(
-            float(largest_by_text(exact, texts, EXACT)["logits", -1].max()) for texts in (data.subset(chosen), odd)
-        )
-        largest["logits", -1] = min(largest["logits", -1], own)
+        longest = max(float(lengths(exact, texts, EXACT).max()) for texts in (data.subset(chosen), odd))
     layers = [
         {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS}
         for layer in range(model.config.layers)
@@ -129,8 +129,21 @@ def measure_ranges(
     return {
         "embedding": round(margin * largest["embedding", -1], 4),
         "logits": round(margin * largest["logits", -1], 4),
+        **({} if exact is None else {"length": round(LENGTH_MARGIN * longest, 4)}),
         "layers": layers,
     }
+
+
+@torch.no_grad()
+def lengths(model: Encoder, data: Encoded, ratios: Ratios) -> torch.Tensor:
+    """Euclidean length of each text's outputs, float32 [texts]."""
+    model.eval()
+    device = next(model.parameters()).device
+    found = torch.zeros(len(data))
+    for batch in in_order(data, 64, device):
+        outputs = model(batch.ids, batch.mask, batch.types, ratios, Recorder())
+        found[batch.indices] = outputs.float().norm(dim=1).cpu()
+    return found
 
 
 @torch.no_grad()
@@ -173,4 +186,8 @@ def compare_with_ranges(model: Encoder, data: Encoded, ranges: dict[str, Any]) -
         outside |= ~(values <= bound)  # also what is not a number
         share = float(torch.nan_to_num(values, nan=LARGEST).max()) / bound
         used[point] = round(max(used.get(point, 0.0), share), 3)
+    if "length" in ranges:
+        of_texts = lengths(model, data, REPLACED)
+        outside |= ~(of_texts <= ranges["length"])
+        used["length"] = round(float(torch.nan_to_num(of_texts, nan=LARGEST).max()) / ranges["length"], 3)
     return {"texts": len(data), "outside": int(outside.sum()), "used": used}

@@ -53,7 +53,7 @@ def calibrate_identity(run: Run, before: str) -> str:
         "before": before, "margin": recipe.range_margin, "sentences": recipe.calibration_sentences, "held": HELD,
         "buckets": recipe.buckets, "hostile_texts": HOSTILE_TEXTS,
         "hostile": {name: texts.ids for name, texts in _hostile(run).items()},
-        **({"outputs": "no longer than the exact encoder's"} if run.task.kind == "embedding" else {}),
+        **({"outputs": "as long as the exact encoder's"} if run.task.kind == "embedding" else {}),
     })  # fmt: skip
 
 

@@ -131,6 +131,7 @@ class Session:
                 slots = self.seal.decrypt_complex(secret, rows, scale)
             outputs = self.plan.unpack(bucket, slots)
             _check_small(self.plan.numbers_beside(bucket, slots))
+            self.model.expect_vector(outputs)
             return outputs
         except WireError as error:
             raise AnswerError(f"the server's answer is not one: {error.reason}: {error}") from None

@@ -12,12 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from he_runtime.bundle import Bundle
+from he_runtime.errors import RangeError
 from he_runtime.plain_model import logits as plain_outputs
 from services.cli.main import app
 from services.client import AsyncClient, Client, EmbeddingCache, OutOfRangeError
 from services.client.testing import FakeServer
 from services.indexing import expect_indexable, passage_vectors, write_search_bundle
 from services.local import LocalServer, local_server
+from services.plain_answers import PlainAnswers
 from services.search_evaluation import evaluate_search
 from tests.bundles import write_small_bundle
 from tests.services.tiny import tiny_client, tiny_server
@@ -68,6 +70,31 @@ def test_a_classifier_gives_no_vectors_and_a_vector_without_direction_is_none(tm
         pytest.raises(OutOfRangeError, match="outside the calibrated range"),
     ):
         client.embed(TEXTS)
+
+
+def test_a_vector_beyond_the_calibrated_length_is_refused_by_embedding_and_by_search(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Whatever its single outputs are: they are all within their own range here."""
+    answers = PlainAnswers(Bundle.open(bundle))
+    with FakeServer(bundle) as server, server.client(tmp_path / "all") as client:
+        lengths = [float(np.linalg.norm(answers.outputs(*client.tokenise(text)))) for text in TEXTS]
+    order = np.argsort(lengths)
+    shorter, longest = TEXTS[order[-2]], TEXTS[order[-1]]
+    assert lengths[order[-1]] > 1.01 * lengths[order[-2]]
+    most = (lengths[order[-1]] + lengths[order[-2]]) / 2
+    bounded = write_small_bundle(tmp_path / "bounded", embedding=True, length=most)
+    vectors = np.eye(3, 8, dtype=np.float32)
+    write_search_bundle(Bundle.open(bounded), vectors, tmp_path / "search")
+    for directory, call in ((bounded, "embed_one"), (tmp_path / "search", "search")):
+        plain_model = PlainAnswers(Bundle.open(directory))
+        with FakeServer(directory) as server, server.client(tmp_path / f"keys-{call}") as client:
+            getattr(client, call)(shorter)
+            plain_model.answer(*client.tokenise(shorter))
+            with pytest.raises(OutOfRangeError, match="beyond the calibrated range"):
+                getattr(client, call)(longest)
+            with pytest.raises(RangeError, match="beyond the calibrated range"):
+                plain_model.answer(*client.tokenise(longest))
 
 
 def test_the_async_twin_embeds_too(bundle: Path, tmp_path: Path) -> None:

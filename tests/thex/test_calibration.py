@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from approx.registry import names
-from thex.calibration import calibrate, largest_by_text, measure_ranges
+from thex.calibration import LENGTH_MARGIN, calibrate, compare_with_ranges, largest_by_text, lengths, measure_ranges
 from thex.config import EncoderConfig, Replacements
 from thex.data import Encoded
 from thex.encoder import EXACT, REPLACED, Encoder
@@ -100,19 +100,20 @@ def test_ranges_hold_sentences_and_no_text_that_diverges(monkeypatch: pytest.Mon
     assert none != some  # and some of them are held, whatever happens inside
 
 
-def test_vectors_beyond_the_exact_encoders_are_out_of_range_whatever_was_calibrated_with() -> None:
+def test_a_vectors_length_is_bounded_by_the_exact_encoders_whatever_the_replaced_one_does() -> None:
     torch.manual_seed(0)
     shape = SHAPE.model_copy(update={"pooling": "mean", "head": False, "labels": SHAPE.hidden})
     exact, model = (Encoder(shape, Replacements()).eval() for _ in range(2))
     calibrate(model, texts(), 0)
-    own, bounded = (measure_ranges(model, texts(), 30, 2.0, 0, of)["logits"] for of in (None, exact))
-    assert bounded <= own
+    assert "length" not in measure_ranges(model, texts(), 30, 2.0, 0)
+    before = measure_ranges(model, texts(), 30, 2.0, 0, exact)
+    own = lengths(exact, texts(), EXACT)
+    assert before["length"] >= LENGTH_MARGIN * float(own.max()) * 0.999  # hostile inputs count, too
     with torch.no_grad():
-        for norm in (model.layers[-1].output_norm.replaced,):
-            for parameter in norm.parameters():
-                parameter.mul_(100)
-    runaway, held = (measure_ranges(model, texts(), 30, 2.0, 0, of)["logits"] for of in (None, exact))
-    assert runaway > 10 * held
-    with torch.no_grad():
-        largest = largest_by_text(exact, texts(), EXACT)["logits", -1].max()
-    assert held >= 2 * float(largest) * 0.999  # the exact encoder's own answers are in range
+        for parameter in model.layers[-1].output_norm.replaced.parameters():
+            parameter.mul_(100)
+    after = measure_ranges(model, texts(), 30, 2.0, 0, exact)
+    assert after["length"] == before["length"]
+    assert after["logits"] > 10 * before["logits"]
+    compared = compare_with_ranges(model, texts(), after)
+    assert (compared["outside"], compared["used"]["length"] > 1, compared["used"]["logits"] < 1) == (30, True, True)
