@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from thex.calibration import LENGTH_MARGIN
+
 
 def model_card(document: dict[str, Any]) -> str:
     """Markdown from the bundle's config.json."""
@@ -20,6 +22,12 @@ def model_card(document: dict[str, Any]) -> str:
         + " | ".join(f"{layer[point]:.3g}" for point in ("score", "preactivation", "activation", "output"))
         + " |"
         for index, layer in enumerate(document["ranges"]["layers"])
+    )
+    longest = document["ranges"].get("length")
+    length = (
+        ""
+        if longest is None
+        else f", a vector's length {longest:.3g} ({LENGTH_MARGIN} times the exact encoder's longest)"
     )
     return f"""# {document["name"]}
 
@@ -40,13 +48,13 @@ On all {dev["count"]} dev examples ({dev["metric"]}, after rounding to half prec
 ## Ranges
 
 Largest absolute values allowed: what calibration saw, times {recipe["range_margin"]}. Embedding {document["ranges"]["embedding"]:.3g}, logits
-{document["ranges"]["logits"]:.3g}.
+{document["ranges"]["logits"]:.3g}{length}.
 
 | layer | score | preactivation | activation | output |
 |---|---|---|---|---|
 {rows}
 
-A client refuses an answer whose logits leave their range. Inputs unlike the task's own give answers that mean little.
+A client refuses an answer that leaves its range. Inputs unlike the task's own give answers that mean little.
 
 ## How it was made
 

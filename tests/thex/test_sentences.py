@@ -84,6 +84,10 @@ def test_the_workflow_makes_a_bundle_that_the_runtime_reads_alike(tmp_path: Path
     assert rows[-1]["agreement_exact"] > 50
     bundle = Bundle.open(tmp_path / "bundle")
     assert (bundle.config.task.kind, bundle.config.architecture.pooling) == ("embedding", "mean")
+    length = bundle.config.ranges.length
+    assert length is not None
+    assert length >= 1.25 * float(predict(exact, examples, EXACT).norm(dim=1).max()) * 0.95
+    assert f"a vector's length {length:.3g} (1.25 times" in (tmp_path / "bundle" / "README.md").read_text()
     model = Encoder(
         EncoderConfig(
             vocabulary=16, layers=3, hidden=24, heads=3, intermediate=32, positions=16, pooling="mean", head=False,
