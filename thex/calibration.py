@@ -121,7 +121,9 @@ def measure_ranges(
     largest = {key: max([float(values.max()), *of_odd[key][held].tolist()]) for key, values in of_sentences.items()}
     longest = 0.0
     if exact is not None:
-        longest = max(float(lengths(exact, texts, EXACT).max()) for texts in (data.subset(chosen), odd))
+        longest = max(
+            float(largest_by_text(exact, texts, EXACT)["length", -1].max()) for texts in (data.subset(chosen), odd)
+        )
     layers = [
         {point: round(margin * largest[point, layer], 4) for point in LAYER_POINTS}
         for layer in range(model.config.layers)
@@ -135,20 +137,11 @@ def measure_ranges(
 
 
 @torch.no_grad()
-def lengths(model: Encoder, data: Encoded, ratios: Ratios) -> torch.Tensor:
-    """Euclidean length of each text's outputs, float32 [texts]."""
-    model.eval()
-    device = next(model.parameters()).device
-    found = torch.zeros(len(data))
-    for batch in in_order(data, 64, device):
-        outputs = model(batch.ids, batch.mask, batch.types, ratios, Recorder())
-        found[batch.indices] = outputs.float().norm(dim=1).cpu()
-    return found
-
-
-@torch.no_grad()
 def largest_by_text(model: Encoder, data: Encoded, ratios: Ratios) -> dict[tuple[str, int], torch.Tensor]:
-    """Largest absolute value of each text at every point of the recorder, float32 [texts], padding left out."""
+    """Largest absolute value of each text at every point of the recorder, float32 [texts], padding left out.
+
+    At the point "length", layer -1, the Euclidean length of its outputs.
+    """
     model.eval()
     device = next(model.parameters()).device
     largest: dict[tuple[str, int], torch.Tensor] = {}
@@ -166,6 +159,8 @@ def largest_by_text(model: Encoder, data: Encoded, ratios: Ratios) -> dict[tuple
             largest.setdefault(key, torch.zeros(len(data)))[batch.indices] = (
                 counted.flatten(1).amax(dim=1).float().cpu()
             )
+        length = recorder["logits", -1].flatten(1).double().norm(dim=1)
+        largest.setdefault(("length", -1), torch.zeros(len(data)))[batch.indices] = length.float().cpu()
     return largest
 
 
@@ -180,14 +175,11 @@ def compare_with_ranges(model: Encoder, data: Encoded, ranges: dict[str, Any]) -
     outside = torch.zeros(len(data), dtype=torch.bool)
     used: dict[str, float] = {}
     bounds = [("embedding", -1, ranges["embedding"]), ("logits", -1, ranges["logits"])]
+    bounds += [("length", -1, ranges["length"])] if "length" in ranges else []
     bounds += [(point, layer, value) for layer, of in enumerate(ranges["layers"]) for point, value in of.items()]
     for point, layer, bound in bounds:
         values = seen[point, layer]
         outside |= ~(values <= bound)  # also what is not a number
         share = float(torch.nan_to_num(values, nan=LARGEST).max()) / bound
         used[point] = round(max(used.get(point, 0.0), share), 3)
-    if "length" in ranges:
-        of_texts = lengths(model, data, REPLACED)
-        outside |= ~(of_texts <= ranges["length"])
-        used["length"] = round(float(torch.nan_to_num(of_texts, nan=LARGEST).max()) / ranges["length"], 3)
     return {"texts": len(data), "outside": int(outside.sum()), "used": used}
