@@ -16,7 +16,7 @@ from he_runtime.primes import is_prime, primes_below, primes_nearest
 # SEAL's own table is looser (881 at 32768) and ends at 32768; it is never what decides here.
 MAXIMUM_MODULUS_BITS_128 = {1024: 26, 2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868, 65536: 1747}
 
-RESULT_BITS = 9  # the first prime exceeds the scale by them, so that results up to 2**8 decrypt
+RESULT_BITS = 9  # the first prime exceeds the answer's scale by them, so that results up to 2**8 decrypt
 LARGEST_RESULT = 2.0 ** (RESULT_BITS - 1)
 SCALES_BITS = (36, 35, 34)  # the larger the more precise; see `cheapest_chain`
 COARSE_SCALES_BITS = (*SCALES_BITS, 33, 32, 31, 30)
@@ -95,6 +95,11 @@ class Parameters:
         return 2.0**self.scale_bits
 
     @property
+    def answer_scale(self) -> float:
+        """The scale of a program's result: the largest at which LARGEST_RESULT does not wrap around the first prime."""
+        return 2.0 ** (self.primes[0].bit_length() - RESULT_BITS)
+
+    @property
     def modulus_bits(self) -> float:
         """log2(QP): what the security table bounds."""
         return math.log2(math.prod(self.all_primes))
@@ -164,8 +169,9 @@ class ChainShape:
 
     @property
     def first_prime_bits(self) -> int:
-        """The prime that holds the result."""
-        return self.scale_bits + RESULT_BITS
+        """The prime that holds the result. Its scale is none of the coarse ones, so that the last product adds a third as much
+        noise at 30 bits."""
+        return max(self.scale_bits, min(SCALES_BITS)) + RESULT_BITS
 
     @property
     def special_prime_bits(self) -> tuple[int, ...]:

@@ -69,11 +69,11 @@ class PlainEngine:
         return self._checked(slots, level, scale, noise=3.2)
 
     def encode(self, values: NDArray[Any], level: int, scale: float) -> PlainPlaintext:
-        """Round as encoding does: coefficients to integers, so slots by about sqrt(N/12)/scale."""
+        """Round as encoding does: coefficients to integers, of which [period] slots have twice as many."""
         if self.parameters.slots % len(values):
             raise PlanError(f"a plaintext of {len(values)} slots does not divide {self.parameters.slots}")
         if self.noise:
-            deviation = math.sqrt(self.parameters.ring_degree / 12) / scale
+            deviation = math.sqrt(2 * len(values) / 12) / scale
             values = values + self._random.normal(scale=deviation, size=len(values))
         return PlainPlaintext(np.asarray(values), level, scale)
 

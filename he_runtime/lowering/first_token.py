@@ -182,7 +182,8 @@ class FirstTokenLayer:
                 continue
             packed = own[0::2] + 1j * own[1::2]
             vectors = [packed[places % pairs, (places + r) % length] for r in range(pairs)]
-            terms.append(builder.weighted_sum(builder.rotate(source, range(pairs)), vectors, builder.parameters.scale))
+            turned = builder.rotate(source, range(pairs))
+            terms.append(builder.weighted_sum(turned, vectors, builder.parameters.answer_scale))
         total = builder.rescale(builder.add(terms))
         # Rows of one kind are all alike, so that a sum over `length` slots, from any on, is the sum over all places.
         total = self.rows.sum_over(total, [pairs << k for k in range((length // pairs).bit_length() - 1)])

@@ -318,5 +318,5 @@ class HadamardLowering:
         count = len(classifier.bias)
         positions, length = self.layout.output_positions(count), self.layout.answer_slots(count)
         placed = self.weights.columns_at(classifier, positions, length)
-        ((outputs,),), _ = self.states.maps_of(State(tuple(means)), [placed])
+        (outputs,) = self.states.map_to_scale(State(tuple(means)), placed, builder.parameters.answer_scale)
         builder.output("logits", outputs)

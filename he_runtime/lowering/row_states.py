@@ -87,6 +87,12 @@ class StateMaps:
         ]
         return real[:count], packed
 
+    def map_to_scale(self, state: State, affine: Affine, scale: float) -> Blocks:
+        """An affine map of the state as real values at exactly that scale. 1 level."""
+        inputs = [values for values, _ in state.parts]
+        (made,) = self.rows.products(inputs, [self._map(state, affine)], [scale / 2 if state.packed else scale])
+        return [self.rows.builder.real_part(value) for value in made] if state.packed else made
+
     def _map(self, state: State, affine: Affine) -> Map:
         """Matrices for the state's ciphertexts."""
         signs = np.resize([1.0, -1.0], self.rows.layout.width)[:, None]

@@ -94,7 +94,8 @@ class TokenShiftLowering:
                 state = self._last_layer(name, layer, state, mask)
         pooled = self._mean(state, mask) if self.network.pooling == "mean" else [[blocks[0]] for blocks in state]
         builder.stage = "logits"
-        (logits,) = self._matrix(pooled, self._split(self.network.classifier), repeat=False, alone=True)
+        head, scale = self._split(self.network.classifier), builder.parameters.answer_scale
+        (logits,) = self._matrix(pooled, head, repeat=False, alone=True, target_scale=scale)
         builder.output("logits", logits[0])
         return builder.build()
 

@@ -267,3 +267,11 @@ def test_the_simulator_has_no_less_noise_than_the_formulas(rig: Rig) -> None:
         (rotated, key_switching(parameters, exact.level, scale), 1.0, 4.0),
     ):
         assert least - allowed < np.mean(np.abs(errors) ** 2) / variance < most * (1 + allowed)
+
+
+@pytest.mark.parametrize("repetitions", [1, 4])
+def test_the_simulator_rounds_plaintexts_as_the_formula_does(rig: Rig, repetitions: int) -> None:
+    scale, period = 2.0**20, rig.parameters.slots // repetitions
+    engine, values = PlainEngine(rig.parameters, noise=True), np.zeros(period)
+    errors = engine.encode(values, rig.parameters.maximum_level, scale).values
+    assert np.mean(errors**2) / encoding(period, scale) == pytest.approx(1, abs=DEVIATIONS * math.sqrt(2 / period))

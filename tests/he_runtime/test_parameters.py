@@ -8,6 +8,7 @@ from he_runtime.parameters import (
     COARSE_DIGIT_SIZES,
     COARSE_SCALES_BITS,
     KEY_SWITCH_MARGIN_BITS,
+    LARGEST_RESULT,
     MAXIMUM_MODULUS_BITS_128,
     RING_DEGREES,
     SCALE_BIT_PRICE,
@@ -110,6 +111,14 @@ def test_special_primes_are_as_large_as_the_digits_need_and_no_larger(shape: Cha
     largest = max(math.log2(math.prod(digit)) for digit in parameters.digits(levels))
     special = math.log2(math.prod(parameters.special_primes))
     assert largest + KEY_SWITCH_MARGIN_BITS - 0.5 <= special <= largest + KEY_SWITCH_MARGIN_BITS + 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_answer_has_no_coarse_scale_and_holds_the_largest_result(shape: ChainShape) -> None:
+    parameters = make_parameters(2048, 1, insecure_test=True, shape=shape)
+    assert parameters.answer_scale == max(parameters.scale, 2.0 ** min(SCALES_BITS))
+    # All but what the largest prime of so many bits lies below their power of two.
+    assert 2 * LARGEST_RESULT * parameters.answer_scale == pytest.approx(parameters.primes[0], rel=2**-16)
 
 
 def test_moduli_that_are_no_primes_and_sizes_that_make_no_sense_are_refused() -> None:

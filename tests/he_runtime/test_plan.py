@@ -5,8 +5,10 @@ import pytest
 
 from he_runtime.client_plan import ClientPlan
 from he_runtime.errors import ParameterError, PlanError, RangeError
-from he_runtime.parameters import LARGEST_RESULT
-from he_runtime.planner import plan_weights
+from he_runtime.folding import fold
+from he_runtime.network import network_of
+from he_runtime.parameters import LARGEST_RESULT, ChainShape, make_parameters
+from he_runtime.planner import LOWERINGS, plan_weights
 from tests.he_runtime.test_lowering import tiny_plan
 from tests.random_models import random_text, random_weights
 
@@ -68,6 +70,23 @@ def test_a_range_wider_than_an_answer_is_refused(logit_range: float) -> None:
     """A value that wraps around the modulus comes out within an answer's width: such a range would never tell."""
     with pytest.raises(PlanError, match="an answer holds ±256"):
         plan_weights(random_weights(1, 8, 2, 16), (4,), logit_range=logit_range, model_digest="test")
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+@pytest.mark.parametrize("scale_bits", [36, 30])
+def test_answers_of_every_lowering_have_the_scale_that_holds_the_largest_result(
+    lowering: str, pooling: str, scale_bits: int
+) -> None:
+    """With twice the scale half of an allowed range would wrap around, and come out as another number in range."""
+    weights = random_weights(1, 8, 2, 16, pooling=pooling, classes=3 if pooling == "first" else None)
+    levels = LOWERINGS[lowering][1](fold(network_of(weights)))
+    shape = ChainShape(scale_bits, digit_size=2)
+    parameters = make_parameters(1024, levels, insecure_test=True, shape=shape)
+    plan = plan_weights(
+        weights, (4,), logit_range=LARGEST_RESULT, model_digest="test", parameters=parameters, lowering=lowering
+    )
+    assert plan.client_plan().output_scale == pytest.approx(parameters.answer_scale, rel=1e-12)
 
 
 def test_buckets_hold_their_texts() -> None:
