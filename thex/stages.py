@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -32,6 +33,7 @@ from thex.precision import mixed, products_in
 from thex.progress import Progress
 from thex.recipes import Operation, Recipe, Stage, ratios
 from thex.recorder import Recorder
+from thex.training_state import TrainingState
 from thex.weight_share import keep_share
 
 MOST_HOSTILE = 1.0
@@ -71,8 +73,13 @@ def start_replacements(model: Encoder, lesson: Lesson) -> None:
     calibrate(model, lesson.data, lesson.seed)
 
 
-def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: Lesson) -> None:
-    """Train the model in place. before: the operations that earlier stages have replaced."""
+def learn(
+    model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: Lesson, unfinished: Path | None = None
+) -> None:
+    """Train the model in place. before: the operations that earlier stages have replaced.
+
+    unfinished: a file to keep the state of training in, and to resume at, of the same arguments.
+    """
     recipe, texts = lesson.recipe, lesson.texts_of(stage)
     epochs = min(stage.most_epochs, stage.texts / len(texts))
     if epochs == 0:
@@ -84,10 +91,10 @@ def learn(model: Encoder, stage: Stage, before: tuple[Operation, ...], lesson: L
     generator = random.Random(lesson.seed)
     exact_only = not before and not stage.replaces
     limits = row_limits(lesson.exact, lesson.data, lesson.seed) if stage.held and lesson.exact is not None else {}
+    state = None if unfinished is None else TrainingState(unfinished, model, generator)
+    trained = _trained(model, stage)
     with products_in(recipe.products):
-        for step in steps(
-            stage.name, _trained(model, stage), texts, schedule, lesson.device, lesson.seed, lesson.progress
-        ):
+        for step in steps(stage.name, trained, texts, schedule, lesson.device, lesson.seed, lesson.progress, state):
             moved = ratios(before, stage, step.fraction)
             recorder = HoldingRecorder(limits=limits) if limits else Recorder()
             with mixed(lesson.device, enabled=exact_only):

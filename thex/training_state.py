@@ -1,7 +1,9 @@
-"""Model, optimiser and steps done in one safetensors file: what a loop of hours resumes at."""
+"""Model, optimiser, random numbers and steps done in one safetensors file: what a loop of hours resumes at."""
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +16,19 @@ from thex.atomic import replaced
 
 KEEP_EVERY = 500  # steps
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, for each parameter
+CPU_RANDOM, CUDA_RANDOM = "random.cpu", "random.cuda"
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """path: the file. model: everything that is trained or counted; its buffers are kept too."""
+    """path: the file. model: everything that is trained or counted; its buffers are kept too.
+
+    Torch's random numbers are kept, which dropout draws, and those of `generator`, where the loop draws from one.
+    """
 
     path: Path
     model: nn.Module
+    generator: random.Random | None = None
 
     def due(self, done: int, total: int) -> bool:
         """Whether to keep the state after that many steps."""
@@ -32,9 +39,15 @@ class TrainingState:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             tensors |= {f"{moment}.{name}": value for moment, value in optimiser.state[parameter].items()}
+        tensors[CPU_RANDOM] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors[CUDA_RANDOM] = torch.cuda.get_rng_state()
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        metadata = {"step": str(done)}
+        if self.generator is not None:
+            metadata["generator"] = json.dumps(self.generator.getstate())
         with replaced(self.path) as partial:
-            save_file(whole, partial, metadata={"step": str(done)})
+            save_file(whole, partial, metadata=metadata)
 
     def resume(self, optimiser: torch.optim.AdamW) -> int:
         """Fill model and optimiser from the file; the number of steps done, 0 without one."""
@@ -50,4 +63,12 @@ class TrainingState:
                         moment: value if moment == "step" else value.to(parameter.device)
                         for moment, value in state.items()
                     }
-            return int(file.metadata()["step"])
+            if CPU_RANDOM in names:  # files of before have none
+                torch.set_rng_state(file.get_tensor(CPU_RANDOM))
+            if CUDA_RANDOM in names and torch.cuda.is_available():
+                torch.cuda.set_rng_state(file.get_tensor(CUDA_RANDOM))
+            metadata = file.metadata()
+        if self.generator is not None:
+            version, internal, gauss = json.loads(metadata["generator"])
+            self.generator.setstate((version, tuple(internal), gauss))
+        return int(metadata["step"])

@@ -8,7 +8,8 @@ Under the work directory:
     <encoder>/<task>/seed-<k>/<recipe>/calibrate/   weights as shipped, ranges, final metrics
     <encoder>/<task>/seed-<k>/<recipe>/bundle/      what an operator serves, if the runtime evaluates the replacements
 
-A stage whose metrics.json carries the identity it should have (a digest of everything that leads to it) is not run again.
+A stage whose metrics.json carries the identity it should have (a digest of everything that leads to it) is not run again. One
+that was stopped has unfinished-<identity>.safetensors instead, and goes on there.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from thex.tasks import Example, Task, read_split, task_of
 from thex.teachers import TeacherConfig, Teaching, teacher_answers, teacher_logits
 
 SUBSET_CAP, SUBSET_POWER = 20, 1.3  # see length_weighted_subset: long texts teach more a minute
+UNFINISHED = "unfinished-{}.safetensors"
 SUBSET_SEED = 0  # one subset for all seeds: the teacher answers it once
 
 
@@ -77,9 +79,9 @@ def run_recipe(
     first, *others, last = run_identities(run, data, len(subset))
     exact = run.start.encoder.to(run.device)
 
-    def fine_tune() -> None:
+    def fine_tune(unfinished: Path) -> None:
         run.start.prepare(run.train, recipe.positions)
-        learn(exact, recipe.finetune, (), lesson(None, recipe.finetune))
+        learn(exact, recipe.finetune, (), lesson(None, recipe.finetune), unfinished)
 
     rows = [
         _stage(
@@ -101,10 +103,12 @@ def run_recipe(
         before = recipe.replaced_after(number)
         place = f"{recipe.name}/{stage.name}"
 
-        def work_of(number: int = number, stage: Stage = stage, before: tuple[Operation, ...] = before) -> None:
+        def work_of(
+            unfinished: Path, number: int = number, stage: Stage = stage, before: tuple[Operation, ...] = before
+        ) -> None:
             if number == 0:
                 start_replacements(model, replace(lesson(exact, stage), data=subset))
-            learn(model, stage, before, lesson(exact, stage))
+            learn(model, stage, before, lesson(exact, stage), unfinished)
 
         rows.append(_stage(run, stage, place, identity, model, ratios(before, stage, 1.0), exact_dev, work_of, taught))
     rows.append(calibrate_and_export(run, model, exact, exact_dev, last, bundle))
@@ -246,10 +250,13 @@ def _stage(
     model: Encoder,
     after: Ratios,
     exact_dev: torch.Tensor | None,
-    work: Callable[[], None],
+    work: Callable[[Path], None],
     prepare: Callable[[], object],
 ) -> dict[str, Any]:
-    """Load the stage's result if it is there and of this identity; else prepare, do its timed work, measure, and keep it."""
+    """Load the stage's result if it is there and of this identity; else prepare, do its timed work, measure, and keep it.
+
+    work: given where it may keep what is not finished, under the identity's name, so that it resumes its own alone.
+    """
     directory = run.directory / place
 
     def load_kept() -> dict[str, Any] | None:
@@ -268,7 +275,7 @@ def _stage(
             return kept
         prepare()
         started = time.monotonic()
-        work()
+        work(directory / UNFINISHED.format(identity))
         model.eval()
         row = {
             "identity": identity,
@@ -277,4 +284,6 @@ def _stage(
             "seconds": round(time.monotonic() - started, 1),
         }
         keep(directory, model, row)
+        for unfinished in directory.glob(UNFINISHED.format("*")):
+            unfinished.unlink()
         return row

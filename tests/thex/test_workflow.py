@@ -79,3 +79,45 @@ def test_the_first_token_is_learned_by_itself(tmp_path: Path) -> None:
         kept = tmp_path / "run" / "fresh-1x64" / "SST-2" / "seed-0" / recipe.name / "all" / "model.safetensors"
         weights.append(load_file(kept)["layers.0.down.weight"])
     assert not np.array_equal(*weights)
+
+
+def test_a_stage_that_was_stopped_goes_on_and_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout and hostile inputs, which draw random numbers, and a share of what the stage changes."""
+    data = write_task(tmp_path / "SST-2")
+    (stage,) = QUICK.stages
+    recipe = QUICK.model_copy(update={"dropout": 0.1, "stages": (stage.model_copy(update={"share": 0.5}),)})
+    config = RunConfig(encoder="1x64", recipe=recipe, teacher=None, device="cpu")
+
+    def weights(run: str) -> tuple[bytes, list[str]]:
+        directory = tmp_path / run / "fresh-1x64" / "SST-2" / "seed-0" / "quick" / "all"
+        return (directory / "model.safetensors").read_bytes(), sorted(path.name for path in directory.iterdir())
+
+    run_recipe(config, data, tmp_path / "whole", tmp_path / "bundle")
+    monkeypatch.setattr("thex.training_state.KEEP_EVERY", 3)
+
+    def stop(name: str, done: int, _total: int) -> None:
+        if name == "all" and done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(config, data, tmp_path / "stopped", tmp_path / "bundle", stop)
+    done: list[int] = []
+
+    def watch(name: str, number: int, _total: int) -> None:
+        if name == "all":
+            done.append(number)
+
+    run_recipe(config, data, tmp_path / "stopped", tmp_path / "bundle", watch)
+    assert done == list(range(4, 11))
+    assert weights("stopped") == weights("whole")
+    assert not any(name.startswith("unfinished") for name in weights("whole")[1])
+    # The state of a stage that has become another one is not its own.
+    other = config.model_copy(update={"recipe": recipe.model_copy(update={"hostile_batch": 2})})
+    (tmp_path / "stopped" / "fresh-1x64").rename(tmp_path / "stopped" / "gone")
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(config, data, tmp_path / "stopped", tmp_path / "bundle", stop)
+    done.clear()
+    run_recipe(other, data, tmp_path / "stopped", tmp_path / "bundle", watch)
+    assert done[0] == 1
