@@ -2,8 +2,10 @@
 
 Slots that repeat with period J are a polynomial in X^(N/2J): 2J of its coefficients are not zero. Decrypting coefficient k of
 c0 + c1·s needs coefficient k of c0 and all of c1, so only 2J coefficients of c0 are sent; the others stay at the server. Of every
-coefficient the lowest bits are left out: an error of at most 2^-(ANSWER_BITS+1)·q0 each, far below the noise of the program.
+coefficient as many of the lowest bits are left out as move a slot by no more than ANSWER_ERROR.
 """
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,8 @@ from he_runtime.wire.ciphertext_frames import SCALE_TOLERANCE
 from he_runtime.wire.message import OVERHEAD_BYTES, RESULT_CIPHERTEXT, Binding, read_frame, write_frame
 from he_runtime.wire.sizes import packed_bytes
 
-ANSWER_BITS = 32
+ANSWER_ERROR = 2.0**-17
+"""Standard deviation of a slot's error by what is left out: below the noise of the program."""
 Rows = NDArray[np.uint64]
 
 
@@ -25,15 +28,17 @@ def answer_bytes(parameters: Parameters, period: int) -> int:
 
 
 def _body_bytes(parameters: Parameters, period: int) -> int:
-    return packed_bytes(2 * period, ANSWER_BITS) + packed_bytes(parameters.ring_degree, ANSWER_BITS)
+    bits = parameters.primes[0].bit_length() - _dropped_bits(parameters, period)
+    return packed_bytes(2 * period, bits) + packed_bytes(parameters.ring_degree, bits)
 
 
 def write_answer(coefficients: Rows, period: int, scale: float, binding: Binding) -> bytes:
     """One message. coefficients: uint64 [2, N] below q0, not transformed; period: slots after which the result repeats."""
-    dropped = np.uint64(_dropped_bits(binding.parameters))
-    step = binding.parameters.ring_degree // (2 * period)
-    kept, whole = coefficients[0, ::step] >> dropped, coefficients[1] >> dropped
-    body = pack_row(kept, ANSWER_BITS) + pack_row(whole, ANSWER_BITS)
+    parameters = binding.parameters
+    dropped = _dropped_bits(parameters, period)
+    bits, step = parameters.primes[0].bit_length() - dropped, parameters.ring_degree // (2 * period)
+    kept, whole = (part >> np.uint64(dropped) for part in (coefficients[0, ::step], coefficients[1]))
+    body = pack_row(kept, bits) + pack_row(whole, bits)
     return write_frame(binding, RESULT_CIPHERTEXT, 0, 0, scale, body)
 
 
@@ -45,20 +50,26 @@ def read_answer(content: bytes, period: int, scale: float, binding: Binding) -> 
         raise WireError("wrong_level", f"an answer at level {frame.level}; expected level 0")
     if not abs(frame.scale - scale) <= scale * SCALE_TOLERANCE:
         raise WireError("wrong_scale", f"an answer of scale {frame.scale!r}; the program gives {scale!r}")
-    first = packed_bytes(2 * period, ANSWER_BITS)
+    dropped = _dropped_bits(parameters, period)
+    first = packed_bytes(2 * period, parameters.primes[0].bit_length() - dropped)
     coefficients = np.zeros((2, parameters.ring_degree), np.uint64)
     step = parameters.ring_degree // (2 * period)
-    coefficients[0, ::step] = _restored(frame.body[:first], 2 * period, parameters)
-    coefficients[1] = _restored(frame.body[first:], parameters.ring_degree, parameters)
+    coefficients[0, ::step] = _restored(frame.body[:first], 2 * period, parameters, dropped)
+    coefficients[1] = _restored(frame.body[first:], parameters.ring_degree, parameters, dropped)
     return coefficients
 
 
-def _dropped_bits(parameters: Parameters) -> int:
-    return parameters.primes[0].bit_length() - ANSWER_BITS
+def _dropped_bits(parameters: Parameters, period: int) -> int:
+    """Bits left out of a coefficient for a result of that period.
+
+    d bits are an error of variance 4^d/12. Each coefficient of c1·s sums some 2N/3 of them, a slot 2J of these.
+    """
+    errors = math.sqrt(2 * period * parameters.ring_degree * 2 / 3 / 12)
+    return max(1, int(ANSWER_ERROR * parameters.answer_scale / errors)).bit_length() - 1
 
 
-def _restored(content: memoryview, count: int, parameters: Parameters) -> Rows:
+def _restored(content: memoryview, count: int, parameters: Parameters, dropped: int) -> Rows:
     """The middle of the interval that the bits left out leave open."""
-    dropped, prime = _dropped_bits(parameters), parameters.primes[0]
-    top = unpack_row(content, count, (prime >> dropped) + 1, bits=ANSWER_BITS)
-    return np.minimum((top << np.uint64(dropped)) + np.uint64(1 << (dropped - 1)), np.uint64(prime - 1))
+    prime = parameters.primes[0]
+    top = unpack_row(content, count, (prime >> dropped) + 1, bits=prime.bit_length() - dropped)
+    return np.minimum((top << np.uint64(dropped)) + np.uint64((1 << dropped) // 2), np.uint64(prime - 1))
