@@ -43,8 +43,8 @@ from thex.tasks import Example, Task, read_split, task_of
 from thex.teachers import TeacherConfig, Teaching, teacher_answers, teacher_logits
 
 SUBSET_CAP, SUBSET_POWER = 20, 1.3  # see length_weighted_subset: long texts teach more a minute
-UNFINISHED = "unfinished-{}.safetensors"
 SUBSET_SEED = 0  # one subset for all seeds: the teacher answers it once
+UNFINISHED = "unfinished-{}.safetensors"
 
 
 def run_recipe(
