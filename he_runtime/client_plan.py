@@ -149,6 +149,19 @@ class ClientPlan:
         slots = odd[[pow(3, slot, 4 * period) // 2 for slot in range(period)]]
         return np.asarray(slots / self.output_scale, np.complex128)
 
+    def _expect_room(self) -> None:
+        """ParameterError unless an answer has room for the outputs."""
+        packing, slots = self.packing, self.parameters.slots
+        try:
+            room = 1 <= self.outputs <= (2 * slots if packing.two_a_slot else slots)
+            if room and packing.kind == HADAMARD and not packing.two_a_slot:
+                for bucket in self.buckets:
+                    self.rows(bucket).output_positions(self.outputs)
+        except PlanError:
+            room = False
+        if not room:
+            raise ParameterError(f"the server's plan has {self.outputs} outputs, for which its answers have no room")
+
     def to_json(self) -> dict[str, object]:
         """Plain JSON value."""
         return {
@@ -195,6 +208,7 @@ class ClientPlan:
             raise ParameterError("the server's plan has a scale or a range that is not a sane number")
         if not buckets or any(level > parameters.maximum_level for level in levels):
             raise ParameterError("the server's plan asks for levels that its parameters do not have")
+        plan._expect_room()
         if any((element % 2 == 0 and element) or element >= 2 * parameters.ring_degree for element in keys):
             raise ParameterError("the server's plan asks for keys that do not exist")
         return plan

@@ -16,8 +16,9 @@ from he_runtime.primes import is_prime, primes_below, primes_nearest
 # SEAL's own table is looser (881 at 32768) and ends at 32768; it is never what decides here.
 MAXIMUM_MODULUS_BITS_128 = {1024: 26, 2048: 53, 4096: 106, 8192: 214, 16384: 430, 32768: 868, 65536: 1747}
 
-RESULT_BITS = 9  # the first prime exceeds the answer's scale by them, so that results up to 2**8 decrypt
-LARGEST_RESULT = 2.0 ** (RESULT_BITS - 1)
+RESULT_BITS = 9  # the first prime exceeds the answer's scale by them, so that slots up to 2**8 decrypt
+LARGEST_RESULT = 2.0 ** (RESULT_BITS - 1.5)
+"""A slot of two results, one its real and one its imaginary part, is larger than both by up to the root of two."""
 SCALES_BITS = (36, 35, 34)  # the larger the more precise; see `cheapest_chain`
 COARSE_SCALES_BITS = (*SCALES_BITS, 33, 32, 31, 30)
 """For answers of which the direction counts: an embedding turned by 2^-10 is the same. Deep programs get small keys by them."""
@@ -169,7 +170,7 @@ class ChainShape:
 
     @property
     def first_prime_bits(self) -> int:
-        """The prime that holds the result. Its scale is none of the coarse ones, so that the last product adds a third as much
+        """Of the prime that holds the result. Its scale is none of the coarse ones, so that the last product adds a third as much
         noise at 30 bits."""
         return max(self.scale_bits, min(SCALES_BITS)) + RESULT_BITS
 

@@ -73,6 +73,8 @@ def steps(
     number, done = 0, 0 if state is None else state.resume(optimiser)
     while number < total:
         for batch in shuffled(data, schedule.batch, device, generator):
+            if number == total:  # of a state that was kept after the last step
+                break
             if number < done:
                 number += 1
                 continue
@@ -84,5 +86,3 @@ def steps(
             if state is not None and state.due(number, total):
                 state.keep(number, optimiser)
             progress(name, number, total)
-            if number == total:
-                break

@@ -30,6 +30,10 @@ class TrainingState:
     model: nn.Module
     generator: random.Random | None = None
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def due(self, done: int, total: int) -> bool:
         """Whether to keep the state after that many steps."""
         return done % KEEP_EVERY == 0 or done == total
@@ -40,8 +44,8 @@ class TrainingState:
         for name, parameter in self.model.named_parameters():
             tensors |= {f"{moment}.{name}": value for moment, value in optimiser.state[parameter].items()}
         tensors[CPU_RANDOM] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors[CUDA_RANDOM] = torch.cuda.get_rng_state()
+        if self._device.type == "cuda":
+            tensors[CUDA_RANDOM] = torch.cuda.get_rng_state(self._device)
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         metadata = {"step": str(done)}
         if self.generator is not None:
@@ -58,15 +62,14 @@ class TrainingState:
             self.model.load_state_dict({name: file.get_tensor(f"model.{name}") for name in self.model.state_dict()})
             for name, parameter in self.model.named_parameters():
                 if f"step.{name}" in names:
-                    state = {moment: file.get_tensor(f"{moment}.{name}") for moment in MOMENTS}
+                    # A fused optimiser counts its steps where the parameter is.
                     optimiser.state[parameter] = {
-                        moment: value if moment == "step" else value.to(parameter.device)
-                        for moment, value in state.items()
+                        moment: file.get_tensor(f"{moment}.{name}").to(parameter.device) for moment in MOMENTS
                     }
             if CPU_RANDOM in names:  # files of before have none
                 torch.set_rng_state(file.get_tensor(CPU_RANDOM))
-            if CUDA_RANDOM in names and torch.cuda.is_available():
-                torch.cuda.set_rng_state(file.get_tensor(CUDA_RANDOM))
+            if CUDA_RANDOM in names and self._device.type == "cuda":
+                torch.cuda.set_rng_state(file.get_tensor(CUDA_RANDOM), self._device)
             metadata = file.metadata()
         if self.generator is not None:
             version, internal, gauss = json.loads(metadata["generator"])

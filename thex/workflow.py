@@ -255,7 +255,8 @@ def _stage(
 ) -> dict[str, Any]:
     """Load the stage's result if it is there and of this identity; else prepare, do its timed work, measure, and keep it.
 
-    work: given where it may keep what is not finished, under the identity's name, so that it resumes its own alone.
+    work: given where it may keep what is not finished, under the identity's name, so that it resumes its own alone; with the
+    result there is nothing unfinished any more, of no identity. `seconds` are those of the process that ended it.
     """
     directory = run.directory / place
 
@@ -263,6 +264,7 @@ def _stage(
         kept = kept_metrics(directory / "metrics.json", identity)
         if kept is not None:
             model.load_state_dict(load_file(directory / "model.safetensors", device=str(run.device)))
+            (directory / UNFINISHED.format(identity)).unlink(missing_ok=True)
         return kept
 
     kept = load_kept()

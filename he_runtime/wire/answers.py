@@ -62,7 +62,8 @@ def read_answer(content: bytes, period: int, scale: float, binding: Binding) -> 
 def _dropped_bits(parameters: Parameters, period: int) -> int:
     """Bits left out of a coefficient for a result of that period.
 
-    d bits are an error of variance 4^d/12. Each coefficient of c1·s sums some 2N/3 of them, a slot 2J of these.
+    d bits are an error of variance 4^d/12. A coefficient of c1·s sums some 2N/3 of them, as many as the ternary s has that are
+    not zero; a slot sums 2J coefficients.
     """
     errors = math.sqrt(2 * period * parameters.ring_degree * 2 / 3 / 12)
     return max(1, int(ANSWER_ERROR * parameters.answer_scale / errors)).bit_length() - 1

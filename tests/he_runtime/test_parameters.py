@@ -118,7 +118,9 @@ def test_an_answer_has_no_coarse_scale_and_holds_the_largest_result(shape: Chain
     parameters = make_parameters(2048, 1, insecure_test=True, shape=shape)
     assert parameters.answer_scale == max(parameters.scale, 2.0 ** min(SCALES_BITS))
     # All but what the largest prime of so many bits lies below their power of two.
-    assert 2 * LARGEST_RESULT * parameters.answer_scale == pytest.approx(parameters.primes[0], rel=2**-16)
+    assert 2 * math.sqrt(2) * LARGEST_RESULT * parameters.answer_scale == pytest.approx(
+        parameters.primes[0], rel=2**-16
+    )
 
 
 def test_moduli_that_are_no_primes_and_sizes_that_make_no_sense_are_refused() -> None:

